@@ -157,8 +157,6 @@ type Delta struct {
 	FirstTx bool
 	// Health was read from a socket.
 	HasSocket bool
-	// The first SYN seen each way was answered: see store.
-	SynAckTx, SynAckRx bool
 }
 
 // Opener tells which end opened a connection.

@@ -1,0 +1,277 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Parsing of a packet into the key of its connection. Shared by the kernel
+ * programs: no programs, no maps. Nothing here changes a packet; headers that
+ * are not linear are copied out, never pulled.
+ */
+#ifndef ORB8_PACKET_H
+#define ORB8_PACKET_H
+
+#include <stdbool.h>
+
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/in.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#define VLAN_DEPTH 2 /* 802.1Q and 802.1ad tags left in the data */
+#define EXT_DEPTH 8  /* IPv6 extension headers followed */
+#define HEADERS_MAX 4096 /* beyond this, headers are copied to be read */
+
+enum conn_kind {
+	CONN_PLAIN = 0,
+	CONN_ECHO_LOCAL = 1,  /* the local end asked */
+	CONN_ECHO_REMOTE = 2, /* the remote end asked */
+	CONN_FRAGMENT = 3,    /* later fragments: no ports */
+};
+
+struct flow_key {
+	__u32 local[4]; /* network order, IPv4 mapped into IPv6 */
+	__u32 remote[4];
+	__u16 local_port_be; /* or the ICMP echo id */
+	__u16 remote_port_be;
+	__u32 ifindex;
+	__u32 netns;
+	__u8 protocol;
+	__u8 kind; /* enum conn_kind */
+	__u16 zero;
+};
+_Static_assert(sizeof(struct flow_key) == 48, "the Go side reads these bytes");
+
+/* Why a packet has no connection record; the number is part of a map's key. */
+enum packet_class {
+	PACKET_CONN = 0,
+	PACKET_NOT_IP = 1,
+	PACKET_BAD_IP = 2,        /* truncated or inconsistent IP header */
+	PACKET_BAD_TRANSPORT = 3, /* truncated TCP, UDP, SCTP or ICMP header */
+	PACKET_BAD_EXTENSION = 4, /* IPv6 extension headers too deep or cut */
+	PACKET_OVERFLOW = 5,      /* the connection table is full */
+};
+
+struct packet {
+	struct flow_key key;
+	__u32 transport; /* offset of the transport header */
+	__u32 payload;   /* offset of what it carries */
+	__u8 tcp_flags;
+	__u8 icmp_type;
+	__u8 icmp_code;
+	bool icmp_error; /* quotes the packet that it is about */
+};
+
+/* The bytes at off, in place where they are linear, else copied into buf. */
+static __always_inline void *header(struct __sk_buff *skb, __u32 off, __u32 len, void *buf)
+{
+	void *data = (void *)(long)skb->data;
+
+	/* The verifier wants a bound; where the compiler knows one this is free. */
+	if (off <= HEADERS_MAX && data + off + len <= (void *)(long)skb->data_end)
+		return data + off;
+	return bpf_skb_load_bytes(skb, off, buf, len) ? NULL : buf;
+}
+
+static __always_inline void set_ends(struct flow_key *key, const __u32 *src, const __u32 *dst,
+				     const bool egress)
+{
+	const __u32 *local = egress ? src : dst, *remote = egress ? dst : src;
+
+	key->local[0] = local[0];
+	key->local[1] = local[1];
+	key->local[2] = local[2];
+	key->local[3] = local[3];
+	key->remote[0] = remote[0];
+	key->remote[1] = remote[1];
+	key->remote[2] = remote[2];
+	key->remote[3] = remote[3];
+}
+
+static __always_inline enum packet_class parse_ipv4(struct __sk_buff *skb, __u32 off,
+						    struct packet *p, const bool egress)
+{
+	struct iphdr buf, *ip = header(skb, off, sizeof(*ip), &buf);
+	struct flow_key *key = &p->key;
+
+	if (!ip || ip->version != 4 || ip->ihl < 5)
+		return PACKET_BAD_IP;
+	key->local[2] = bpf_htonl(0xffff);
+	key->local[3] = egress ? ip->saddr : ip->daddr;
+	key->remote[2] = bpf_htonl(0xffff);
+	key->remote[3] = egress ? ip->daddr : ip->saddr;
+	key->protocol = ip->protocol;
+	if (ip->frag_off & bpf_htons(0x1fff))
+		key->kind = CONN_FRAGMENT;
+	p->transport = off + ip->ihl * 4;
+	return PACKET_CONN;
+}
+
+/* Follows the extension headers to the transport; a fragment that is not the
+ * first ends the walk, since what follows it is payload. */
+static __always_inline enum packet_class walk_extensions(struct __sk_buff *skb, __u32 off,
+							 __u8 next, struct packet *p)
+{
+	struct {
+		__u8 next, len;
+		__be16 frag;
+	} buf, *ext;
+
+#pragma unroll
+	for (int i = 0; i <= EXT_DEPTH; i++) {
+		switch (next) {
+		case IPPROTO_HOPOPTS:
+		case IPPROTO_ROUTING:
+		case IPPROTO_DSTOPTS:
+		case IPPROTO_FRAGMENT:
+		case IPPROTO_AH:
+		case IPPROTO_MH:
+			break;
+		default:
+			p->key.protocol = next;
+			p->transport = off;
+			return PACKET_CONN;
+		}
+		ext = header(skb, off, sizeof(*ext), &buf);
+		if (!ext)
+			return PACKET_BAD_EXTENSION;
+		if (next == IPPROTO_FRAGMENT) {
+			off += 8;
+			if (ext->frag & bpf_htons(0xfff8)) {
+				p->key.protocol = ext->next;
+				p->key.kind = CONN_FRAGMENT;
+				p->transport = off;
+				return PACKET_CONN;
+			}
+		} else if (next == IPPROTO_AH) {
+			off += (ext->len + 2) * 4;
+		} else {
+			off += (ext->len + 1) * 8;
+		}
+		next = ext->next;
+	}
+	return PACKET_BAD_EXTENSION;
+}
+
+static __always_inline enum packet_class parse_ipv6(struct __sk_buff *skb, __u32 off,
+						    struct packet *p, const bool egress)
+{
+	struct ipv6hdr buf, *ip = header(skb, off, sizeof(*ip), &buf);
+
+	if (!ip || ip->version != 6)
+		return PACKET_BAD_IP;
+	set_ends(&p->key, ip->saddr.in6_u.u6_addr32, ip->daddr.in6_u.u6_addr32, egress);
+	return walk_extensions(skb, off + sizeof(*ip), ip->nexthdr, p);
+}
+
+/* An echo's request and reply are one conversation, whoever of the two asked. */
+static __always_inline void set_echo(struct packet *p, __u16 id, bool request, const bool egress)
+{
+	p->key.local_port_be = id;
+	p->key.kind = request == egress ? CONN_ECHO_LOCAL : CONN_ECHO_REMOTE;
+}
+
+static __always_inline enum packet_class parse_icmp(struct __sk_buff *skb, struct packet *p,
+						    const bool egress)
+{
+	struct {
+		__u8 type, code;
+		__u16 sum, id, seq;
+	} buf, *icmp = header(skb, p->transport, sizeof(*icmp), &buf);
+
+	if (!icmp)
+		return PACKET_BAD_TRANSPORT;
+	p->payload = p->transport + 8;
+	p->icmp_type = icmp->type;
+	p->icmp_code = icmp->code;
+	if (p->key.protocol == IPPROTO_ICMP) {
+		if (icmp->type == 8 || icmp->type == 0)
+			set_echo(p, icmp->id, icmp->type == 8, egress);
+		else if (icmp->type == 3 || icmp->type == 11 || icmp->type == 12)
+			p->icmp_error = true;
+	} else {
+		if (icmp->type == 128 || icmp->type == 129)
+			set_echo(p, icmp->id, icmp->type == 128, egress);
+		else if (icmp->type < 128)
+			p->icmp_error = true;
+	}
+	return PACKET_CONN;
+}
+
+static __always_inline void set_ports(struct packet *p, const __u16 *src, const __u16 *dst,
+				      const bool egress)
+{
+	p->key.local_port_be = egress ? *src : *dst;
+	p->key.remote_port_be = egress ? *dst : *src;
+}
+
+static __always_inline enum packet_class parse_transport(struct __sk_buff *skb, struct packet *p,
+							 const bool egress)
+{
+	struct {
+		__u16 src, dst;
+		__u32 seq, ack;
+		__u8 doff, flags;
+	} buf, *h;
+
+	p->payload = p->transport;
+	if (p->key.kind == CONN_FRAGMENT)
+		return PACKET_CONN;
+	switch (p->key.protocol) {
+	case IPPROTO_TCP:
+		h = header(skb, p->transport, 14, &buf);
+		if (!h || h->doff < 0x50)
+			return PACKET_BAD_TRANSPORT;
+		set_ports(p, &h->src, &h->dst, egress);
+		p->tcp_flags = h->flags;
+		p->payload = p->transport + (h->doff >> 4) * 4;
+		return PACKET_CONN;
+	case IPPROTO_UDP:
+	case IPPROTO_SCTP:
+		h = header(skb, p->transport, 8, &buf);
+		if (!h)
+			return PACKET_BAD_TRANSPORT;
+		set_ports(p, &h->src, &h->dst, egress);
+		p->payload = p->transport + (p->key.protocol == IPPROTO_UDP ? 8 : 12);
+		return PACKET_CONN;
+	case IPPROTO_ICMP:
+	case IPPROTO_ICMPV6:
+		return parse_icmp(skb, p, egress);
+	}
+	return PACKET_CONN;
+}
+
+/* link is the length of the device's link-layer header. */
+static __always_inline enum packet_class parse_packet(struct __sk_buff *skb, __u32 link,
+						      struct packet *p, const bool egress)
+{
+	__be16 proto = skb->protocol;
+	__u32 off = link;
+	enum packet_class class;
+
+#pragma unroll
+	for (int i = 0; i < VLAN_DEPTH; i++) {
+		struct {
+			__be16 tci, proto;
+		} buf, *tag;
+
+		if (proto != bpf_htons(ETH_P_8021Q) && proto != bpf_htons(ETH_P_8021AD))
+			break;
+		tag = header(skb, off, sizeof(*tag), &buf);
+		if (!tag)
+			return PACKET_NOT_IP;
+		proto = tag->proto;
+		off += sizeof(*tag);
+	}
+	if (proto == bpf_htons(ETH_P_IP))
+		class = parse_ipv4(skb, off, p, egress);
+	else if (proto == bpf_htons(ETH_P_IPV6))
+		class = parse_ipv6(skb, off, p, egress);
+	else
+		return PACKET_NOT_IP;
+	if (class != PACKET_CONN)
+		return class;
+	return parse_transport(skb, p, egress);
+}
+
+#endif

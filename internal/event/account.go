@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package event
+
+// Iface names a network interface: an index is unique only in its namespace.
+type Iface struct{ Netns, Index uint32 }
+
+// Iface is the interface that saw the connection.
+func (c *Conn) Iface() Iface { return Iface{c.Netns, c.Ifindex} }
+
+// Counter counts bytes and packets, on the wire unless it says otherwise.
+type Counter struct{ Bytes, Packets uint64 }
+
+// Add adds o to c.
+func (c *Counter) Add(o Counter) {
+	c.Bytes += o.Bytes
+	c.Packets += o.Packets
+}
+
+// Tx and Rx give one direction of t.
+func (t *Traffic) Tx() Counter { return Counter{t.TxBytes, t.TxPackets} }
+
+// Rx gives what was received.
+func (t *Traffic) Rx() Counter { return Counter{t.RxBytes, t.RxPackets} }
+
+// Account is what the tap on one interface counted in one direction without a
+// connection, and what the interface itself counted, since attaching.
+type Account struct {
+	// The table of connections was full.
+	Overflow Counter
+	// Frames that are not IP.
+	NotIP Counter
+	// IP that could not be parsed.
+	Malformed Counter
+	// Part of the above: what segmentation offload adds over what the device saw.
+	Segmentation Counter
+	// The interface's own counters, read just before and just after the rest:
+	// the truth at the moment of the reading lies between them.
+	DeviceLow, DeviceHigh Counter
+}
+
+// Interface is a place where the tap is, or could not be, attached.
+type Interface struct {
+	Iface Iface
+	Name  string
+	// Kind of the device as rtnetlink names it: veth, bridge, …; "" for hardware.
+	Kind string
+	// How the tap is attached: "tcx", "clsact", or "" when it is not.
+	How string
+	// Why it is not attached, or that it is gone.
+	Problem         string
+	Ingress, Egress Account
+}

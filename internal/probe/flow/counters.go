@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package flow
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"github.com/orb8/orb8/internal/event"
+)
+
+// deviceCounters are an interface's own.
+type deviceCounters struct{ rx, tx event.Counter }
+
+const (
+	sizeofIfStats  = 12 // struct if_stats_msg
+	linkStats64    = 1  // IFLA_STATS_LINK_64
+	minLinkStats64 = 32 // the four counters that are read
+)
+
+// readDevices asks for the counters of all interfaces of the calling thread's
+// namespace, and for nothing else: a full link dump costs ten times as much.
+func readDevices() (map[uint32]deviceCounters, error) {
+	req := nl.NewNetlinkRequest(unix.RTM_GETSTATS, unix.NLM_F_DUMP)
+	msg := make([]byte, sizeofIfStats)
+	binary.NativeEndian.PutUint32(msg[8:], 1<<(linkStats64-1))
+	req.AddRawData(msg)
+	replies, err := req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWSTATS)
+	if err != nil {
+		return nil, fmt.Errorf("read interface counters: %w", err)
+	}
+	devices := make(map[uint32]deviceCounters, len(replies))
+	for _, b := range replies {
+		if index, c, ok := parseStats(b); ok {
+			devices[index] = c
+		}
+	}
+	return devices, nil
+}
+
+// parseStats reads one RTM_NEWSTATS body: struct if_stats_msg, then attributes.
+func parseStats(b []byte) (index uint32, c deviceCounters, ok bool) {
+	if len(b) < sizeofIfStats {
+		return 0, c, false
+	}
+	index = binary.NativeEndian.Uint32(b[4:])
+	attrs, err := nl.ParseRouteAttr(b[sizeofIfStats:])
+	if err != nil {
+		return 0, c, false
+	}
+	for _, a := range attrs {
+		if a.Attr.Type != linkStats64 || len(a.Value) < minLinkStats64 {
+			continue
+		}
+		u := func(i int) uint64 { return binary.NativeEndian.Uint64(a.Value[8*i:]) }
+		c.rx = event.Counter{Packets: u(0), Bytes: u(2)}
+		c.tx = event.Counter{Packets: u(1), Bytes: u(3)}
+		return index, c, true
+	}
+	return 0, c, false
+}
+
+// baseline turns readings of a device's counters into what it counted while
+// the tap was on it.
+type baseline struct {
+	from  deviceCounters
+	prior deviceCounters // earlier times on the same interface
+	now   deviceCounters // since attaching, prior included
+}
+
+func (b *baseline) start(reading deviceCounters) {
+	b.from, b.prior = reading, b.now
+}
+
+func (b *baseline) read(reading deviceCounters) {
+	b.now.rx = since(reading.rx, b.from.rx)
+	b.now.tx = since(reading.tx, b.from.tx)
+	b.now.rx.Add(b.prior.rx)
+	b.now.tx.Add(b.prior.tx)
+}
+
+// since is what was counted between two readings; a device that was reset
+// starts again at zero.
+func since(now, then event.Counter) event.Counter {
+	if now.Bytes < then.Bytes || now.Packets < then.Packets {
+		return now
+	}
+	return event.Counter{Bytes: now.Bytes - then.Bytes, Packets: now.Packets - then.Packets}
+}

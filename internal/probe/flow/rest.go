@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package flow
+
+import (
+	"fmt"
+
+	"github.com/orb8/orb8/internal/event"
+)
+
+// The kernel's enum packet_class.
+const (
+	classNotIP    = 1
+	classOverflow = 5
+)
+
+// restTotals is what one interface and direction counted without a connection.
+type restTotals map[restPlace]*event.Account
+
+type restPlace struct {
+	iface  event.Iface
+	egress bool
+}
+
+func (r restTotals) at(iface event.Iface, egress bool) *event.Account {
+	p := restPlace{iface, egress}
+	if r[p] == nil {
+		r[p] = &event.Account{}
+	}
+	return r[p]
+}
+
+// readRest sums the kernel's rest counters. What found no room among them has
+// lost its interface and is under the zero Iface, as overflow.
+func (t *Tap) readRest() (restTotals, error) {
+	totals := restTotals{}
+	var key kernelRestKey
+	var perCPU []kernelRestValue
+	it := t.rest.Iterate()
+	for it.Next(&key, &perCPU) {
+		a := totals.at(event.Iface{Netns: key.Netns, Index: key.Ifindex}, key.Direction == 1)
+		n, seg := sum(perCPU)
+		a.Segmentation.Add(seg)
+		switch key.Class {
+		case classNotIP:
+			a.NotIP.Add(n)
+		case classOverflow:
+			a.Overflow.Add(n)
+		default:
+			a.Malformed.Add(n)
+		}
+	}
+	if err := it.Err(); err != nil {
+		return nil, fmt.Errorf("read rest counters: %w", err)
+	}
+	for dir := range uint32(2) {
+		if err := t.lost.Lookup(dir, &perCPU); err != nil {
+			return nil, fmt.Errorf("read rest counters: %w", err)
+		}
+		n, seg := sum(perCPU)
+		if n.Packets > 0 {
+			a := totals.at(event.Iface{}, dir == 1)
+			a.Overflow.Add(n)
+			a.Segmentation.Add(seg)
+		}
+	}
+	return totals, nil
+}
+
+func sum(perCPU []kernelRestValue) (wire, seg event.Counter) {
+	for _, v := range perCPU {
+		wire.Add(event.Counter{Bytes: v.Bytes, Packets: v.Packets})
+		seg.Add(event.Counter{Bytes: v.SegBytes, Packets: v.SegPackets})
+	}
+	return wire, seg
+}
