@@ -51,3 +51,12 @@ type Interface struct {
 	Problem         string
 	Ingress, Egress Account
 }
+
+// Loss is something that was not delivered, or not told apart.
+type Loss struct {
+	// Where: "table_full", "flows_evicted", "follower", …
+	Stage string
+	Count uint64
+	// One sentence: what it means and what to try.
+	Hint string
+}

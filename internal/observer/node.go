@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package observer answers questions over one node: the Observer service, and
+// the original's OrbitAgentService over the same answers. It reads and filters
+// through a Node, and never sees the kernel or the table itself. The agent
+// serves it.
+package observer
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/orb8/orb8/internal/event"
+	"github.com/orb8/orb8/internal/store"
+	"github.com/orb8/orb8/internal/wire"
+)
+
+// Node is what one agent knows. Its answers hold everything up to the moment
+// they give as their end.
+type Node interface {
+	Source() wire.Source
+	Flows(context.Context, store.Query) (Snapshot, error)
+	Status(context.Context) (Status, error)
+	// Follow starts to listen; Leave ends it.
+	Follow(context.Context, store.Wish) (*store.Follower, error)
+	Leave(*store.Follower)
+}
+
+// Snapshot is the answer to a query, and what surrounds it.
+type Snapshot struct {
+	store.Answer
+	Known      int
+	Interfaces []store.InterfaceAudit
+	Start, End time.Time
+	Losses     []event.Loss
+}
+
+// Status is how a node does.
+type Status struct {
+	Version       string
+	Healthy       bool
+	HealthMessage string
+	Uptime        time.Duration
+	Table         store.Stats
+	Interfaces    []store.InterfaceAudit
+	Losses        []event.Loss
+	Notes         []string
+	CPUSeconds    float64
+	ResidentBytes uint64
+	KernelBytes   uint64
+}
+
+// Dropped is the sum of all loss counters.
+func (s *Status) Dropped() (n uint64) {
+	for _, l := range s.Losses {
+		n += l.Count
+	}
+	return n
+}
+
+// Bounds on what one question may ask for.
+const defaultLimit = 100
+
+// limit applies the default and the most an agent gives.
+func limit(asked uint32, most int) int {
+	if asked == 0 {
+		asked = defaultLimit
+	}
+	return min(int(asked), most)
+}
+
+// fault gives the status of an error of a Node.
+func fault(err error) error {
+	switch {
+	case errors.Is(err, context.Canceled):
+		return status.Error(codes.Canceled, err.Error())
+	case errors.Is(err, context.DeadlineExceeded):
+		return status.Error(codes.DeadlineExceeded, err.Error())
+	case errors.Is(err, store.ErrTooManyFollowers):
+		return status.Error(codes.ResourceExhausted, err.Error())
+	}
+	return status.Error(codes.Unavailable, err.Error())
+}
+
+// goingAway ends a stream whose agent stops.
+func goingAway() error { return status.Error(codes.Unavailable, "the agent is shutting down") }

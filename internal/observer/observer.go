@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package observer
+
+import (
+	"context"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	pb "github.com/orb8/orb8/api/orb8/v1"
+	"github.com/orb8/orb8/internal/event"
+	"github.com/orb8/orb8/internal/store"
+	"github.com/orb8/orb8/internal/wire"
+)
+
+// Observer is the Observer service over one node.
+type Observer struct {
+	pb.UnimplementedObserverServer
+	node     Node
+	maxLimit int
+}
+
+// New makes the service; maxLimit bounds the flows of one answer.
+func New(node Node, maxLimit int) *Observer {
+	return &Observer{node: node, maxLimit: maxLimit}
+}
+
+// Flows answers with the flows, the node's state and the summary.
+func (o *Observer) Flows(req *pb.FlowsRequest, out grpc.ServerStreamingServer[pb.FlowsResponse]) error {
+	f, err := wire.Filter(req.GetInclude(), req.GetExclude())
+	if err != nil {
+		return status.Error(codes.InvalidArgument, err.Error())
+	}
+	if _, ok := pb.Sort_name[int32(req.GetSort())]; !ok {
+		return status.Errorf(codes.InvalidArgument, "sort: %d is not an order", req.GetSort())
+	}
+	snap, err := o.node.Flows(out.Context(), store.Query{
+		Filter: f,
+		Sort:   store.Sort(req.GetSort()),
+		Limit:  limit(req.GetLimit(), o.maxLimit),
+	})
+	if err != nil {
+		return fault(err)
+	}
+	src := o.node.Source()
+	for i := range snap.Flows {
+		if err := out.Send(&pb.FlowsResponse{Message: &pb.FlowsResponse_Flow{Flow: src.Flow(&snap.Flows[i])}}); err != nil {
+			return err
+		}
+	}
+	return out.Send(&pb.FlowsResponse{Message: &pb.FlowsResponse_Summary{Summary: summary(src.Node, &snap)}})
+}
+
+func summary(node string, snap *Snapshot) *pb.Summary {
+	s := &pb.Summary{
+		MatchedFlows: uint64(snap.Matched),
+		Matched:      wire.Traffic(snap.MatchedTraffic),
+		KnownFlows:   uint64(snap.Known),
+		Nodes:        []*pb.NodeState{{Node: node, Answered: true}},
+		StartNs:      snap.Start.UnixNano(),
+		EndNs:        snap.End.UnixNano(),
+		Losses:       wire.Losses(snap.Losses),
+	}
+	var remainder, overflow, unaccounted event.Traffic
+	for _, i := range snap.Interfaces {
+		in, out := &i.Ingress, &i.Egress
+		remainder.Add(both(out.Remainder, in.Remainder))
+		overflow.Add(both(out.Overflow, in.Overflow))
+		unaccounted.Add(both(missed(out), missed(in)))
+	}
+	s.Remainder, s.Overflow, s.Unaccounted = wire.Traffic(remainder), wire.Traffic(overflow), wire.Traffic(unaccounted)
+	return s
+}
+
+func both(tx, rx event.Counter) event.Traffic {
+	return event.Traffic{TxBytes: tx.Bytes, TxPackets: tx.Packets, RxBytes: rx.Bytes, RxPackets: rx.Packets}
+}
+
+// missed is what the interface counted and the tap did not.
+func missed(a *store.Audit) event.Counter {
+	return event.Counter{Bytes: uint64(max(0, a.UnaccountedBytes)), Packets: uint64(max(0, a.UnaccountedPackets))}
+}
+
+// Events passes on what happens, until the client leaves or the agent stops.
+func (o *Observer) Events(req *pb.EventsRequest, out grpc.ServerStreamingServer[pb.EventsResponse]) error {
+	f, err := wire.Filter(req.GetInclude(), req.GetExclude())
+	if err != nil {
+		return status.Error(codes.InvalidArgument, err.Error())
+	}
+	wish := store.Wish{Filter: f, Since: req.GetSinceNs()}
+	for _, k := range req.GetKinds() {
+		if _, ok := pb.EventKind_name[int32(k)]; !ok || k == pb.EventKind_EVENT_KIND_UNSPECIFIED {
+			return status.Errorf(codes.InvalidArgument, "kinds: %d is not a kind of event", k)
+		}
+		wish.Kinds = append(wish.Kinds, event.Kind(k))
+	}
+	fo, err := o.node.Follow(out.Context(), wish)
+	if err != nil {
+		return fault(err)
+	}
+	defer o.node.Leave(fo)
+	src := o.node.Source()
+	// The client knows by this that it is listening.
+	err = out.Send(&pb.EventsResponse{Message: &pb.EventsResponse_Node{Node: &pb.NodeState{Node: src.Node, Answered: true}}})
+	if err != nil {
+		return err
+	}
+	return follow(out.Context(), fo, func(batch []event.Event, lost uint64) error {
+		return o.send(out, batch, lost)
+	})
+}
+
+// follow hands on each batch, and what was lost before it.
+func follow(ctx context.Context, fo *store.Follower, send func([]event.Event, uint64) error) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case batch, open := <-fo.Events():
+			if !open {
+				return goingAway()
+			}
+			if err := send(batch, fo.Lost()); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+func (o *Observer) send(out grpc.ServerStreamingServer[pb.EventsResponse], batch []event.Event, lost uint64) error {
+	// Interfaces come and go while a stream lives.
+	src := o.node.Source()
+	for i := range batch {
+		if err := out.Send(&pb.EventsResponse{Message: &pb.EventsResponse_Event{Event: src.Event(&batch[i])}}); err != nil {
+			return err
+		}
+	}
+	if lost == 0 {
+		return nil
+	}
+	l := &pb.Loss{Stage: "follower", Count: lost, Hint: "the reader is slower than the events: narrow the filter, or follow less"}
+	return out.Send(&pb.EventsResponse{Message: &pb.EventsResponse_Loss{Loss: l}})
+}
+
+// Status tells how the node does.
+func (o *Observer) Status(ctx context.Context, _ *pb.StatusRequest) (*pb.StatusResponse, error) {
+	st, err := o.node.Status(ctx)
+	if err != nil {
+		return nil, fault(err)
+	}
+	src := o.node.Source()
+	n := &pb.NodeStatus{
+		Node:            src.Node,
+		AgentInstance:   src.Instance,
+		Version:         st.Version,
+		Healthy:         st.Healthy,
+		HealthMessage:   st.HealthMessage,
+		UptimeNs:        st.Uptime.Round(time.Millisecond).Nanoseconds(),
+		Epoch:           st.Table.Epoch,
+		EventsProcessed: st.Table.Applied,
+		EventsDropped:   st.Dropped(),
+		ActiveFlows:     uint32(st.Table.Flows),
+		MaxFlows:        uint32(st.Table.MaxFlows),
+		Losses:          wire.Losses(st.Losses),
+		Notes:           st.Notes,
+		Cost:            &pb.Cost{CpuSeconds: st.CPUSeconds, ResidentBytes: st.ResidentBytes, KernelMapBytes: st.KernelBytes},
+	}
+	for i := range st.Interfaces {
+		n.Interfaces = append(n.Interfaces, wire.Interface(&st.Interfaces[i]))
+	}
+	return &pb.StatusResponse{Nodes: []*pb.NodeStatus{n}}, nil
+}

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package store
+
+import "github.com/orb8/orb8/internal/event"
+
+// Audit holds, for one interface and direction, what the tap counted against
+// what the interface counted, since attaching.
+type Audit struct {
+	// Everything the tap saw is in one of these.
+	Flows, Remainder, Overflow, NotIP, Malformed event.Counter
+	// Their sum, on the wire.
+	Counted event.Counter
+	// What segmentation adds to it over what the device saw.
+	Segmentation event.Counter
+	// The interface's own counters.
+	Device event.Counter
+	// Device minus tap, what readings and offload explain left out.
+	UnaccountedBytes, UnaccountedPackets int64
+}
+
+// InterfaceAudit is the audit of both directions of one interface.
+type InterfaceAudit struct {
+	event.Interface
+	Ingress, Egress Audit
+}
+
+// Audit compares the table's totals with those of an interface.
+func (s *Flows) Audit(i event.Interface) InterfaceAudit {
+	sums := s.Sums(i.Iface)
+	// A veth counts what it is handed, a super-packet as one. Hardware counts
+	// what it sends, or what it hands up, depending on the driver.
+	exact := i.Kind == "veth"
+	in := part{sums.Live.Rx(), sums.Remainder.Rx(), sums.Segmentation.Rx(), &i.Ingress}
+	out := part{sums.Live.Tx(), sums.Remainder.Tx(), sums.Segmentation.Tx(), &i.Egress}
+	return InterfaceAudit{Interface: i, Ingress: in.audit(exact), Egress: out.audit(exact)}
+}
+
+type part struct {
+	live, remainder, segmentation event.Counter
+	account                       *event.Account
+}
+
+func (p part) audit(exact bool) Audit {
+	acc := p.account
+	a := Audit{
+		Flows:        p.live,
+		Remainder:    p.remainder,
+		Overflow:     acc.Overflow,
+		NotIP:        acc.NotIP,
+		Malformed:    acc.Malformed,
+		Segmentation: p.segmentation,
+		Device:       acc.DeviceHigh,
+	}
+	a.Segmentation.Add(acc.Segmentation)
+	for _, c := range []event.Counter{a.Flows, a.Remainder, a.Overflow, a.NotIP, a.Malformed} {
+		a.Counted.Add(c)
+	}
+	least := event.Counter{Bytes: a.Counted.Bytes - a.Segmentation.Bytes, Packets: a.Counted.Packets - a.Segmentation.Packets}
+	most := a.Counted
+	if exact {
+		most = least
+	}
+	a.UnaccountedBytes = distance(span{acc.DeviceLow.Bytes, acc.DeviceHigh.Bytes}, span{least.Bytes, most.Bytes})
+	a.UnaccountedPackets = distance(span{acc.DeviceLow.Packets, acc.DeviceHigh.Packets}, span{least.Packets, most.Packets})
+	return a
+}
+
+type span struct{ low, high uint64 }
+
+// distance from b to a; 0 where they overlap.
+func distance(a, b span) int64 {
+	switch {
+	case a.low > b.high:
+		return int64(a.low - b.high)
+	case a.high < b.low:
+		return -int64(b.low - a.high)
+	}
+	return 0
+}

@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package store holds what the agent remembers: the table of connections with
+// their totals, the recent events, and the followers of live ones. One
+// goroutine owns a Flows and a Feed and is the only one to touch them, so no
+// update waits for a reader; readers are visitors of that goroutine. Nothing
+// here asks who an end is or talks to the kernel.
+package store
+
+import (
+	"time"
+
+	"github.com/orb8/orb8/internal/event"
+)
+
+// Limits of a table of connections. The zero value works.
+type Limits struct {
+	// Connections remembered; 0 means 100,000.
+	Flows int
+	// A connection that moved nothing for so long is forgotten; 0 means 30 s.
+	Timeout time.Duration
+}
+
+// chunk is how many flows are allocated together: memory follows use, and a
+// pointer to a flow stays good while the flow is known.
+const chunk = 1024
+
+// Flows is the table of connections. What leaves it goes into a remainder, so
+// that live + remainder is all that was ever applied.
+type Flows struct {
+	limits Limits
+	index  map[event.Conn]uint32
+	slab   []*[chunk]event.Flow
+	free   []uint32
+	used   uint32 // slots ever used
+	hand   uint32 // where eviction looks next
+	ifaces map[event.Iface]*Sums
+	// The last interface asked for: most deltas of an epoch share it.
+	lastIface event.Iface
+	lastSums  *Sums
+	epoch     uint64
+	applied   uint64
+	evicted   uint64
+}
+
+// Sums are the totals of one interface.
+type Sums struct {
+	// Connections in the table, and those that left it.
+	Live, Remainder event.Traffic
+	// Part of both: what segmentation offload adds over what the device saw.
+	Segmentation event.Traffic
+}
+
+// NewFlows makes an empty table.
+func NewFlows(l Limits) *Flows {
+	if l.Flows <= 0 {
+		l.Flows = 100_000
+	}
+	if l.Timeout <= 0 {
+		l.Timeout = 30 * time.Second
+	}
+	return &Flows{
+		limits: l,
+		index:  make(map[event.Conn]uint32),
+		ifaces: make(map[event.Iface]*Sums),
+	}
+}
+
+// Begin starts an epoch; epochs count up from 1.
+func (s *Flows) Begin() uint64 {
+	s.epoch++
+	return s.epoch
+}
+
+// Apply adds what a connection did in this epoch. It returns the connection,
+// good until the next Apply, what happened to it, and whether its ends must be
+// looked up: it is new, or the owner of its socket is known only now.
+func (s *Flows) Apply(d *event.Delta) (f *event.Flow, happened Happened, identify bool) {
+	s.applied++
+	sums := s.sums(d.Conn.Iface())
+	sums.Segmentation.Add(d.Segmentation)
+	f = s.find(d)
+	if f == nil {
+		if f = s.insert(d, sums); f == nil {
+			// Every flow moved in this epoch: there is none to evict.
+			s.evicted++
+			sums.Remainder.Add(d.Traffic)
+			return nil, 0, false
+		}
+		identify = true
+		f.OpenedBy = opener(d, s.epoch == 1)
+	}
+	identify = identify || f.Cgroup == 0 && d.Cgroup != 0
+	sums.Live.Add(d.Traffic)
+	f.Total.Add(d.Traffic)
+	f.Last = max(f.Last, d.Last)
+	f.Epoch = s.epoch
+	if d.Cookie != 0 {
+		f.Cookie, f.Cgroup = d.Cookie, d.Cgroup
+	}
+	mergeHealth(f, d)
+	return f, advance(f, d), identify
+}
+
+// find returns the flow of d's connection, unless the tuple is being used for
+// a new connection: then the old one's traffic joins the remainder.
+func (s *Flows) find(d *event.Delta) *event.Flow {
+	i, ok := s.index[d.Conn]
+	if !ok {
+		return nil
+	}
+	f := s.at(i)
+	if f.State.Ended() && f.Conn.Protocol == event.TCP && (d.Health.FlagsTx|d.Health.FlagsRx)&event.FlagSYN != 0 {
+		s.remove(i)
+		return nil
+	}
+	return f
+}
+
+func (s *Flows) insert(d *event.Delta, sums *Sums) *event.Flow {
+	if len(s.index) >= s.limits.Flows && !s.evictOne() {
+		return nil
+	}
+	i := s.slot()
+	f := s.at(i)
+	*f = event.Flow{Conn: d.Conn, First: d.First, Last: d.Last}
+	s.index[d.Conn] = i
+	return f
+}
+
+func (s *Flows) slot() uint32 {
+	if n := len(s.free); n > 0 {
+		i := s.free[n-1]
+		s.free = s.free[:n-1]
+		return i
+	}
+	i := s.used
+	s.used++
+	if int(i/chunk) == len(s.slab) {
+		s.slab = append(s.slab, new([chunk]event.Flow))
+	}
+	return i
+}
+
+func (s *Flows) at(i uint32) *event.Flow { return &s.slab[i/chunk][i%chunk] }
+
+// remove forgets a flow and keeps its traffic in the remainder.
+func (s *Flows) remove(i uint32) {
+	f := s.at(i)
+	sums := s.sums(f.Conn.Iface())
+	sums.Live.Sub(f.Total)
+	sums.Remainder.Add(f.Total)
+	delete(s.index, f.Conn)
+	*f = event.Flow{}
+	s.free = append(s.free, i)
+}
+
+// evictOne makes room by forgetting a flow that did not move in this epoch. The
+// hand goes round once at most, and goes on from where it was.
+func (s *Flows) evictOne() bool {
+	for range s.used {
+		i := s.hand
+		s.hand = (s.hand + 1) % s.used
+		if f := s.at(i); f.Epoch != 0 && f.Epoch != s.epoch {
+			s.remove(i)
+			s.evicted++
+			return true
+		}
+	}
+	return false
+}
+
+// Expire forgets what moved nothing since the timeout.
+func (s *Flows) Expire(now time.Time) {
+	before := now.Add(-s.limits.Timeout).UnixNano()
+	for i := range s.used {
+		if f := s.at(i); f.Epoch != 0 && f.Last < before {
+			s.remove(i)
+		}
+	}
+}
+
+func (s *Flows) sums(i event.Iface) *Sums {
+	if s.lastSums != nil && s.lastIface == i {
+		return s.lastSums
+	}
+	sums := s.ifaces[i]
+	if sums == nil {
+		sums = &Sums{}
+		s.ifaces[i] = sums
+	}
+	s.lastIface, s.lastSums = i, sums
+	return sums
+}
+
+// Sums returns the totals of one interface.
+func (s *Flows) Sums(i event.Iface) Sums {
+	if sums := s.ifaces[i]; sums != nil {
+		return *sums
+	}
+	return Sums{}
+}
+
+// Stats of the table.
+type Stats struct {
+	Flows, MaxFlows int
+	Epoch           uint64
+	// Updates applied; flows that made room for others, or found none.
+	Applied, Evicted uint64
+}
+
+// Stats tells how full the table is.
+func (s *Flows) Stats() Stats {
+	return Stats{len(s.index), s.limits.Flows, s.epoch, s.applied, s.evicted}
+}

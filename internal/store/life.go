@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package store
+
+import "github.com/orb8/orb8/internal/event"
+
+// Happened is a set of event kinds.
+type Happened uint8
+
+// Has tells whether kind is in the set.
+func (h Happened) Has(k event.Kind) bool { return h&(1<<k) != 0 }
+
+func (h *Happened) add(k event.Kind) { *h |= 1 << k }
+
+// opener tells which end opened a connection that is seen for the first time.
+// TCP says so; of the rest, the first packet is taken for the opening one,
+// unless the connection may be older than the agent.
+func opener(d *event.Delta, atStart bool) event.Opener {
+	switch {
+	case d.Conn.Kind == event.ConnEchoOpenedLocal:
+		return event.OpenerLocal
+	case d.Conn.Kind == event.ConnEchoOpenedRemote:
+		return event.OpenerRemote
+	case d.Conn.Protocol == event.TCP:
+		if d.FirstTx && d.Health.FlagsTx&event.FlagSYN != 0 {
+			return event.OpenerLocal
+		}
+		if !d.FirstTx && d.Health.FlagsRx&event.FlagSYN != 0 {
+			return event.OpenerRemote
+		}
+		return event.OpenerUnknown
+	case d.Conn.Protocol != event.UDP && d.Conn.Protocol != event.SCTP, d.Conn.Kind == event.ConnFragment, atStart:
+		return event.OpenerUnknown
+	case d.FirstTx:
+		return event.OpenerLocal
+	}
+	return event.OpenerRemote
+}
+
+func mergeHealth(f *event.Flow, d *event.Delta) {
+	h := &f.Health
+	h.FlagsTx |= d.Health.FlagsTx
+	h.FlagsRx |= d.Health.FlagsRx
+	if d.Health.ICMPErrors > 0 {
+		h.ICMPErrors += d.Health.ICMPErrors
+		h.ICMPType, h.ICMPCode = d.Health.ICMPType, d.Health.ICMPCode
+	}
+	if !d.HasSocket {
+		return
+	}
+	f.HasSocket = true
+	h.RTT, h.MinRTT = d.Health.RTT, d.Health.MinRTT
+	h.Retransmits, h.BytesAcked = d.Health.Retransmits, d.Health.BytesAcked
+}
+
+// advance moves a connection through its life and tells what happened on the
+// way; a short connection may live its whole life in one epoch.
+func advance(f *event.Flow, d *event.Delta) (happened Happened) {
+	if d.Traffic.Packets() > 0 {
+		happened.add(event.KindTraffic)
+	}
+	if f.Conn.Protocol != event.TCP {
+		return happened | advanceOther(f, d)
+	}
+	was := f.State
+	if was.Ended() {
+		return happened
+	}
+	f.State = tcpState(f)
+	if f.State == was {
+		return happened
+	}
+	wasOpen := was >= event.StateEstablished
+	shook := f.Health.FlagsTx&f.Health.FlagsRx&event.FlagSYN != 0
+	if !wasOpen && shook && f.State != event.StateSynSent && f.State != event.StateSynRecv {
+		happened.add(event.KindOpened)
+	}
+	switch f.State {
+	case event.StateClosed:
+		happened.add(event.KindClosed)
+	case event.StateReset:
+		happened.add(event.KindReset)
+	case event.StateRefused:
+		happened.add(event.KindRefused)
+	}
+	return happened
+}
+
+// tcpState reads the state off the flags that were ever seen.
+func tcpState(f *event.Flow) event.State {
+	tx, rx := f.Health.FlagsTx, f.Health.FlagsRx
+	both, either := tx&rx, tx|rx
+	opening := either&event.FlagSYN != 0 && both&event.FlagSYN == 0
+	switch {
+	case both&event.FlagFIN != 0:
+		return event.StateClosed
+	case either&event.FlagRST != 0 && opening, opening && unreachable(f):
+		return event.StateRefused
+	case either&event.FlagRST != 0:
+		return event.StateReset
+	case tx&event.FlagFIN != 0:
+		return event.StateFinWait
+	case rx&event.FlagFIN != 0:
+		return event.StateCloseWait
+	case opening && tx&event.FlagSYN != 0 && tx&event.FlagACK == 0:
+		return event.StateSynSent
+	case opening && rx&event.FlagSYN != 0 && rx&event.FlagACK == 0:
+		return event.StateSynRecv
+	case both&event.FlagSYN != 0 && f.OpenedBy == event.OpenerRemote && rx&event.FlagACK == 0:
+		return event.StateSynRecv
+	case both&event.FlagSYN != 0 && f.OpenedBy == event.OpenerLocal && tx&event.FlagACK == 0:
+		return event.StateSynSent
+	}
+	return event.StateEstablished
+}
+
+// advanceOther: without a handshake the first packet opens, and only ICMP can
+// refuse. An answer afterwards takes the refusal back.
+func advanceOther(f *event.Flow, d *event.Delta) (happened Happened) {
+	if d.Traffic.Packets() > 0 && f.Total == d.Traffic && f.OpenedBy != event.OpenerUnknown {
+		happened.add(event.KindOpened)
+	}
+	was := f.State
+	switch {
+	case d.Health.ICMPErrors > 0 && unreachable(f):
+		f.State = event.StateRefused
+		if was != f.State {
+			happened.add(event.KindRefused)
+		}
+	case d.Traffic.TxPackets > 0 && d.Traffic.RxPackets > 0:
+		f.State = event.StateNone
+	}
+	return happened
+}
+
+// unreachable: the last ICMP error said that nobody listens or that a firewall
+// forbids it.
+func unreachable(f *event.Flow) bool {
+	if f.Health.ICMPErrors == 0 {
+		return false
+	}
+	if f.Conn.Local.Addr().Is4() {
+		// Protocol, port unreachable; administratively prohibited.
+		c := f.Health.ICMPCode
+		return f.Health.ICMPType == 3 && (c == 2 || c == 3 || c == 9 || c == 10 || c == 13)
+	}
+	// Administratively prohibited, port unreachable.
+	return f.Health.ICMPType == 1 && (f.Health.ICMPCode == 1 || f.Health.ICMPCode == 4)
+}
