@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"github.com/orb8/orb8/internal/probe/flow"
+)
+
+// Config of an agent. Each field is a flag and an environment variable.
+type Config struct {
+	Node               string
+	Version            string
+	Log                *slog.Logger
+	Listen             string
+	GRPCPort           int
+	HealthPort         int
+	Socket             string
+	MaxFlows           int
+	FlowTimeout        time.Duration
+	ExpirationInterval time.Duration
+	FollowerQueue      int
+	MaxQueryLimit      int
+	ShutdownTimeout    time.Duration
+	TableEntries       int
+	Epoch              time.Duration
+	Attach             string
+	StateDir           string
+}
+
+// setting ties a flag to its environment variable. Times whose variable ends
+// in _SECS keep the original's whole seconds there.
+type setting struct {
+	flag, env, help string
+	value           any
+}
+
+func (c *Config) settings() []setting {
+	return []setting{
+		{"node", "ORB8_NODE_NAME", "name of this node in answers (default: the host's name)", &c.Node},
+		{"listen", "ORB8_LISTEN", "address that gRPC listens on; beyond loopback, anyone who reaches it can read", &c.Listen},
+		{"grpc-port", "ORB8_GRPC_PORT", "port of gRPC; 0 for none", &c.GRPCPort},
+		{"health-port", "ORB8_HEALTH_PORT", "port of /healthz and /readyz, on all addresses; 0 for none", &c.HealthPort},
+		{"socket", "ORB8_SOCKET", "unix socket of gRPC; empty for none", &c.Socket},
+		{"max-flows", "ORB8_MAX_FLOWS", "connections remembered", &c.MaxFlows},
+		{"flow-timeout", "ORB8_FLOW_TIMEOUT_SECS", "forget a connection that moved nothing for so long", &c.FlowTimeout},
+		{"expiration-interval", "ORB8_EXPIRATION_INTERVAL_SECS", "how often to look for such", &c.ExpirationInterval},
+		{"broadcast-channel-size", "ORB8_BROADCAST_CHANNEL_SIZE", "batches of up to 64 events that a follower may lag behind", &c.FollowerQueue},
+		{"max-query-limit", "ORB8_MAX_QUERY_LIMIT", "flows in one answer at the most", &c.MaxQueryLimit},
+		{"shutdown-timeout", "ORB8_SHUTDOWN_TIMEOUT_SECS", "time to end open calls in", &c.ShutdownTimeout},
+		{"table-entries", "ORB8_TABLE_ENTRIES", "connections that the kernel's table has room for in one epoch", &c.TableEntries},
+		{"epoch", "ORB8_EPOCH", "how often the kernel's table is read", &c.Epoch},
+		{"attach", "ORB8_ATTACH", "how to attach: auto, tcx, clsact", &c.Attach},
+		{"state-dir", "ORB8_STATE_DIR", "where attachments that outlive a killed agent are noted", &c.StateDir},
+	}
+}
+
+// Defaults are the settings of DESIGN: the original's where it had one.
+func Defaults() Config {
+	return Config{
+		Listen:             "127.0.0.1",
+		GRPCPort:           9090,
+		HealthPort:         9091,
+		Socket:             "/run/orb8/agent.sock",
+		MaxFlows:           100_000,
+		FlowTimeout:        30 * time.Second,
+		ExpirationInterval: 10 * time.Second,
+		FollowerQueue:      1000,
+		MaxQueryLimit:      10_000,
+		ShutdownTimeout:    10 * time.Second,
+		TableEntries:       100_000,
+		Epoch:              time.Second,
+		Attach:             string(flow.AttachAuto),
+		StateDir:           flow.DefaultStateDir,
+	}
+}
+
+// bind makes each setting a flag of fs; the flag's default is the environment's
+// value where there is one.
+func (c *Config) bind(fs *pflag.FlagSet, lookup func(string) (string, bool)) error {
+	var all error
+	for _, s := range c.settings() {
+		help := s.help + " (" + s.env + ")"
+		switch v := s.value.(type) {
+		case *string:
+			fs.StringVar(v, s.flag, *v, help)
+		case *int:
+			fs.IntVar(v, s.flag, *v, help)
+		case *time.Duration:
+			fs.Var((*seconds)(v), s.flag, help)
+		}
+		text, ok := lookup(s.env)
+		if !ok || text == "" && s.env != "ORB8_SOCKET" {
+			continue
+		}
+		f := fs.Lookup(s.flag)
+		if err := f.Value.Set(text); err != nil {
+			all = errors.Join(all, fmt.Errorf("%s=%q: %s", s.env, text, wants(s.value)))
+		}
+		f.DefValue = f.Value.String()
+	}
+	return all
+}
+
+func wants(value any) string {
+	switch value.(type) {
+	case *int:
+		return "must be a whole number"
+	case *time.Duration:
+		return "must be a number of seconds, or a duration such as 500ms"
+	}
+	return "is not valid"
+}
+
+// seconds is a duration that may also be written as a plain number of seconds.
+type seconds time.Duration
+
+func (s *seconds) Set(text string) error {
+	if d, err := time.ParseDuration(text); err == nil {
+		*s = seconds(d)
+		return nil
+	}
+	d, err := time.ParseDuration(text + "s")
+	if err != nil {
+		return errors.New(wants((*time.Duration)(nil)))
+	}
+	*s = seconds(d)
+	return nil
+}
+
+func (s *seconds) String() string { return time.Duration(*s).String() }
+func (s *seconds) Type() string   { return "duration" }
+
+// finish checks the settings against each other and fills in what is derived.
+func (c *Config) finish() error {
+	positive := func(name string, ok bool, want string) error {
+		if ok {
+			return nil
+		}
+		return fmt.Errorf("--%s: must be %s", name, want)
+	}
+	port := func(n int) bool { return n >= 0 && n <= 65535 }
+	err := errors.Join(
+		positive("grpc-port", port(c.GRPCPort), "a port from 0 to 65535"),
+		positive("health-port", port(c.HealthPort), "a port from 0 to 65535"),
+		positive("max-flows", c.MaxFlows > 0 && c.MaxFlows <= 10_000_000, "from 1 to 10000000"),
+		positive("table-entries", c.TableEntries > 0 && c.TableEntries <= 10_000_000, "from 1 to 10000000"),
+		positive("broadcast-channel-size", c.FollowerQueue > 0 && c.FollowerQueue <= 1_000_000, "from 1 to 1000000"),
+		positive("max-query-limit", c.MaxQueryLimit > 0, "1 or more"),
+		positive("epoch", c.Epoch >= minSwap && c.Epoch <= time.Minute, "from 100ms to 1m"),
+		positive("flow-timeout", c.FlowTimeout >= time.Second, "1s or more"),
+		positive("expiration-interval", c.ExpirationInterval >= time.Second, "1s or more"),
+		positive("shutdown-timeout", c.ShutdownTimeout > 0, "more than 0"),
+		positive("attach", c.Attach == "auto" || c.Attach == "tcx" || c.Attach == "clsact", "auto, tcx or clsact"),
+	)
+	if err != nil {
+		return err
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.Node == "" {
+		if c.Node, err = os.Hostname(); err != nil {
+			return fmt.Errorf("name of this node: %w (set ORB8_NODE_NAME)", err)
+		}
+	}
+	return nil
+}

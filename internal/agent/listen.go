@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// listeners are opened before anything is served, so that a port in use ends
+// the start and not the run.
+type listeners struct {
+	grpc []net.Listener
+	http net.Listener
+}
+
+func (l *listeners) close() {
+	for _, lis := range l.grpc {
+		_ = lis.Close()
+	}
+	if l.http != nil {
+		_ = l.http.Close()
+	}
+}
+
+func (a *Agent) listen() (*listeners, error) {
+	l := &listeners{}
+	if a.cfg.GRPCPort != 0 {
+		lis, err := listenTCP(a.cfg.Listen, a.cfg.GRPCPort, "ORB8_GRPC_PORT")
+		if err != nil {
+			return nil, err
+		}
+		l.grpc = append(l.grpc, lis)
+		a.cfg.Log.Info("gRPC listens", "address", lis.Addr().String())
+	}
+	if a.cfg.HealthPort != 0 {
+		lis, err := listenTCP("", a.cfg.HealthPort, "ORB8_HEALTH_PORT")
+		if err != nil {
+			l.close()
+			return nil, err
+		}
+		l.http = lis
+		a.cfg.Log.Info("health listens", "address", lis.Addr().String())
+	}
+	if a.cfg.Socket != "" {
+		lis, err := listenUnix(a.cfg.Socket)
+		if err != nil {
+			// The ports still answer.
+			a.cfg.Log.Warn("no unix socket", "error", err)
+			a.node.notes = append(a.node.notes, fmt.Sprintf("no unix socket: %v", err))
+		} else {
+			l.grpc = append(l.grpc, lis)
+			a.cfg.Log.Info("gRPC listens", "socket", a.cfg.Socket)
+		}
+	}
+	return l, nil
+}
+
+func listenTCP(host string, port int, env string) (net.Listener, error) {
+	lis, err := net.Listen("tcp", net.JoinHostPort(host, strconv.Itoa(port)))
+	if errors.Is(err, unix.EADDRINUSE) {
+		return nil, fmt.Errorf("port %d is in use, perhaps by another agent (set %s to another port)", port, env)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("listen: %w", err)
+	}
+	return lis, nil
+}
+
+// listenUnix takes over a socket that nobody listens on any more.
+func listenUnix(path string) (net.Listener, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, err
+	}
+	lis, err := net.Listen("unix", path)
+	if errors.Is(err, unix.EADDRINUSE) {
+		c, dialErr := net.DialTimeout("unix", path, time.Second)
+		if dialErr == nil {
+			return nil, errors.Join(fmt.Errorf("%s is in use by another agent (set ORB8_SOCKET to another path)", path), c.Close())
+		}
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+		lis, err = net.Listen("unix", path)
+	}
+	if err != nil {
+		return nil, err
+	}
+	// Root's alone: who can read it can read all traffic's metadata.
+	if err := os.Chmod(path, 0o600); err != nil {
+		return nil, errors.Join(err, lis.Close())
+	}
+	return lis, nil
+}
+
+// serveHTTP answers health questions, and nothing else.
+func (a *Agent) serveHTTP(ctx context.Context, lis net.Listener) error {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
+		if err := a.node.Ready(r.Context()); err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprintln(w, "ok")
+	})
+	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, WriteTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10}
+	stopped := make(chan error, 1)
+	go func() {
+		<-ctx.Done()
+		timeout, cancel := context.WithTimeout(context.WithoutCancel(ctx), a.cfg.ShutdownTimeout)
+		defer cancel()
+		stopped <- srv.Shutdown(timeout)
+	}()
+	if err := srv.Serve(lis); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve health: %w", err)
+	}
+	return <-stopped
+}

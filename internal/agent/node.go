@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/orb8/orb8/internal/event"
+	"github.com/orb8/orb8/internal/observer"
+	"github.com/orb8/orb8/internal/store"
+	"github.com/orb8/orb8/internal/wire"
+)
+
+// node answers the services' questions by visiting the pipeline.
+type node struct {
+	*pipeline
+	instance uint64
+	notes    []string
+	// Names of interfaces for records, as of the last look.
+	names atomic.Pointer[map[event.Iface]string]
+}
+
+var _ observer.Node = (*node)(nil)
+
+// Source tells where this node's flows are seen.
+func (n *node) Source() wire.Source {
+	s := wire.Source{Node: n.cfg.Node, Instance: n.instance}
+	if names := n.names.Load(); names != nil {
+		s.Interfaces = *names
+	}
+	return s
+}
+
+// Flows answers with everything up to now.
+func (n *node) Flows(ctx context.Context, q store.Query) (snap observer.Snapshot, err error) {
+	err = n.visit(ctx, true, func() {
+		snap.Answer = n.flows.Query(q)
+		snap.Known = n.flows.Stats().Flows
+		snap.Interfaces = n.audit()
+		snap.Start, snap.End = n.start, n.last
+		snap.Losses = n.losses(snap.Interfaces)
+	})
+	return snap, err
+}
+
+// Follow starts to listen.
+func (n *node) Follow(ctx context.Context, w store.Wish) (fo *store.Follower, err error) {
+	visited := n.visit(ctx, false, func() {
+		n.audit()
+		fo, err = n.feed.Follow(w)
+	})
+	if visited != nil {
+		return nil, visited
+	}
+	return fo, err
+}
+
+// Leave ends it.
+func (n *node) Leave(fo *store.Follower) {
+	// After the end there is nothing left to leave.
+	_ = n.visit(context.Background(), false, func() { n.feed.Leave(fo) })
+}
+
+// audit looks at the interfaces, and notes their names.
+func (n *node) audit() []store.InterfaceAudit {
+	interfaces := n.tap.Interfaces()
+	audits := make([]store.InterfaceAudit, len(interfaces))
+	names := make(map[event.Iface]string, len(interfaces))
+	for i, it := range interfaces {
+		audits[i] = n.flows.Audit(it)
+		names[it.Iface] = it.Name
+	}
+	n.names.Store(&names)
+	return audits
+}
+
+// losses lists what was not delivered or not told apart, where it happened.
+func (n *node) losses(interfaces []store.InterfaceAudit) []event.Loss {
+	var overflow uint64
+	for _, i := range interfaces {
+		overflow += i.Ingress.Overflow.Packets + i.Egress.Overflow.Packets
+	}
+	_, follower := n.feed.Stats()
+	var losses []event.Loss
+	for _, l := range []event.Loss{
+		{Stage: "table_full", Count: overflow, Hint: "packets counted without their connection: raise ORB8_TABLE_ENTRIES"},
+		{Stage: "flows_evicted", Count: n.flows.Stats().Evicted, Hint: "connections forgotten early, their traffic is in the remainder: raise ORB8_MAX_FLOWS"},
+		{Stage: "follower", Count: follower, Hint: "events that a slow reader missed: narrow its filter, or raise ORB8_BROADCAST_CHANNEL_SIZE"},
+	} {
+		if l.Count > 0 {
+			losses = append(losses, l)
+		}
+	}
+	return losses
+}
+
+// Status tells how the node does.
+func (n *node) Status(ctx context.Context) (st observer.Status, err error) {
+	err = n.visit(ctx, true, func() {
+		st.Interfaces = n.audit()
+		st.Table = n.flows.Stats()
+		st.Losses = n.losses(st.Interfaces)
+		st.HealthMessage = n.problem(st.Interfaces)
+	})
+	st.Healthy = st.HealthMessage == ""
+	st.Version = n.cfg.Version
+	st.Uptime = time.Since(n.start)
+	st.Notes = n.notes
+	st.CPUSeconds, st.ResidentBytes = ownCost()
+	st.KernelBytes = n.tap.KernelMemory()
+	return st, err
+}
+
+// problem says in one line what is wrong, or nothing.
+func (n *node) problem(interfaces []store.InterfaceAudit) string {
+	if n.failed != nil {
+		return fmt.Sprintf("the kernel's tables cannot be read: %v", n.failed)
+	}
+	attached, wanted := 0, 0
+	problem := ""
+	for _, i := range interfaces {
+		switch {
+		case i.How != "":
+			attached++
+			wanted++
+		case i.Problem != "gone":
+			wanted++
+			problem = i.Name + ": " + i.Problem
+		}
+	}
+	if wanted > 0 && attached == 0 {
+		return "no interface is tapped; " + problem
+	}
+	return ""
+}
+
+// Ready tells whether the agent counts packets.
+func (n *node) Ready(ctx context.Context) error {
+	var problem string
+	if err := n.visit(ctx, false, func() { problem = n.problem(n.audit()) }); err != nil {
+		return err
+	}
+	if problem != "" {
+		return fmt.Errorf("%s", problem)
+	}
+	return nil
+}
+
+// ownCost is the agent's processor time and resident memory.
+func ownCost() (cpuSeconds float64, resident uint64) {
+	var ru unix.Rusage
+	if unix.Getrusage(unix.RUSAGE_SELF, &ru) == nil {
+		cpuSeconds = float64(ru.Utime.Nano()+ru.Stime.Nano()) / 1e9
+	}
+	if b, err := os.ReadFile("/proc/self/statm"); err == nil {
+		if f := strings.Fields(string(b)); len(f) > 1 {
+			pages, _ := strconv.ParseUint(f[1], 10, 64)
+			resident = pages * uint64(os.Getpagesize())
+		}
+	}
+	return cpuSeconds, resident
+}

@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package agent assembles the agent: the line from the kernel to the answers
+// is this file, top to bottom. The rest of the package is settings, listeners
+// and shutdown. cmd/orb8-agent runs it, and `orb8 --standalone` runs the same
+// line inside the command.
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/orb8/orb8/internal/enrich"
+	"github.com/orb8/orb8/internal/event"
+	"github.com/orb8/orb8/internal/probe/flow"
+	"github.com/orb8/orb8/internal/store"
+)
+
+// minSwap bounds how often questions may swap the kernel's tables.
+const minSwap = 100 * time.Millisecond
+
+// errStopped answers questions that come after the end.
+var errStopped = errors.New("the agent is shutting down")
+
+// pipeline owns the flow table and the feed: only its goroutine touches them.
+type pipeline struct {
+	cfg    Config
+	log    *slog.Logger
+	tap    *flow.Tap
+	who    *enrich.Enricher
+	flows  *store.Flows
+	feed   *store.Feed
+	visits chan visit
+	done   chan struct{}
+
+	start, last time.Time
+	// Why the last epoch could not be read; nil when it could.
+	failed  error
+	expired time.Time
+	event   event.Event
+}
+
+// visit is a question to the owner of the table.
+type visit struct {
+	do   func()
+	done chan struct{}
+	// The answer must hold everything up to now.
+	fresh bool
+}
+
+func newPipeline(cfg Config, tap *flow.Tap) *pipeline {
+	now := time.Now()
+	return &pipeline{
+		cfg:     cfg,
+		log:     cfg.Log,
+		tap:     tap,
+		who:     enrich.New(cfg.Node),
+		flows:   store.NewFlows(store.Limits{Flows: cfg.MaxFlows, Timeout: cfg.FlowTimeout}),
+		feed:    store.NewFeed(store.FeedConfig{Queue: cfg.FollowerQueue}),
+		visits:  make(chan visit),
+		done:    make(chan struct{}),
+		start:   now,
+		last:    now,
+		expired: now,
+	}
+}
+
+// Run reads an epoch each interval and serves visitors in between.
+func (p *pipeline) Run(ctx context.Context) error {
+	defer close(p.done)
+	defer p.feed.Close()
+	tick := time.NewTicker(p.cfg.Epoch)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			p.epoch()
+		case v := <-p.visits:
+			if v.fresh && time.Since(p.last) >= minSwap {
+				p.epoch()
+			}
+			v.do()
+			close(v.done)
+		}
+	}
+}
+
+// epoch is the line: kernel → decode → enrich → store → followers.
+func (p *pipeline) epoch() {
+	p.flows.Begin()
+	start := p.last
+	p.last = time.Now()
+	p.event.DeltaStart, p.event.DeltaEnd = start.UnixNano(), p.last.UnixNano()
+	err := p.tap.Epoch(p.apply)
+	if (err == nil) != (p.failed == nil) {
+		if err != nil {
+			p.log.Error("epoch not read, will try again", "error", err)
+		} else {
+			p.log.Info("epochs are read again")
+		}
+	}
+	p.failed = err
+	p.feed.Flush()
+	if p.last.Sub(p.expired) >= p.cfg.ExpirationInterval {
+		p.flows.Expire(p.last)
+		p.expired = p.last
+	}
+}
+
+func (p *pipeline) apply(d *event.Delta) {
+	f, happened, identify := p.flows.Apply(d)
+	if f == nil {
+		return
+	}
+	if identify {
+		p.who.Identify(f)
+	}
+	if p.feed.Wanted(happened) {
+		p.event.Flow, p.event.Delta = *f, d.Traffic
+		p.feed.Publish(happened, &p.event)
+	}
+}
+
+// visit runs do on the pipeline's goroutine.
+func (p *pipeline) visit(ctx context.Context, fresh bool, do func()) error {
+	v := visit{do: do, done: make(chan struct{}), fresh: fresh}
+	select {
+	case p.visits <- v:
+		<-v.done
+		return nil
+	case <-p.done:
+		return errStopped
+	case <-ctx.Done():
+		return fmt.Errorf("the agent is busy: %w", ctx.Err())
+	}
+}
