@@ -45,7 +45,7 @@ func newBaselines() (*baselines, error) {
 	b.empty = both("empty", b.objs.BenchEmpty)
 	b.ring = both("ring", b.objs.BenchRing)
 	b.plain = both("plain", b.objs.BenchPlain)
-	b.plain.forget = func() error { return deleteAll(b.objs.BenchTable) }
+	b.plain.forget = func() error { return deletePlain(b.objs.BenchTable) }
 	return b, nil
 }
 
@@ -63,11 +63,11 @@ func (b *baselines) close() {
 	_ = b.objs.Close()
 }
 
-func deleteAll(m *ebpf.Map) error {
+func deletePlain(m *ebpf.Map) error {
 	const batch = 4096
 	var cursor ebpf.MapBatchCursor
-	keys := make([]byte, batch*int(m.KeySize()))
-	values := make([]byte, batch*int(m.ValueSize()))
+	keys := make([]baselineFlowKey, batch)
+	values := make([]baselinePlainValue, batch)
 	for {
 		_, err := m.BatchLookupAndDelete(&cursor, keys, values, nil)
 		if errors.Is(err, ebpf.ErrKeyNotExist) {
