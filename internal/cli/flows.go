@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	orb8v1 "github.com/orb8/orb8/api/orb8/v1"
+	"github.com/orb8/orb8/internal/client"
+	"github.com/orb8/orb8/internal/render"
+)
+
+// flowsFlags are the question of orb8 flows.
+type flowsFlags struct {
+	filter   filterFlags
+	output   outputFlag
+	sort     choice
+	limit    uint32
+	watch    bool
+	interval time.Duration
+}
+
+func (a *app) flows() *cobra.Command {
+	var f flowsFlags
+	cmd := &cobra.Command{
+		Use:   "flows",
+		Short: "Connections: who talks to whom, how much, how healthily",
+		Long: `flows shows a row for each connection, as seen from one end: TX is what the local
+end sent. The arrow points from who opened the connection to the other end (→ the
+local end did, ← the remote end did, — it is older than the agent).
+On a terminal 1KB is 1,000 bytes, and a narrow one loses columns (PKTS, STATE);
+in a pipe bytes and microseconds are plain numbers and no cell holds a blank.`,
+		Example: `  orb8 flows --sort rtt --limit 10
+  orb8 flows --watch --protocol tcp --not-port 22
+  orb8 flows --ip 10.0.0.0/8 -o json | jq .remote.ip`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := f.check(); err != nil {
+				return err
+			}
+			c, err := a.connect(cmd.Context())
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			if f.watch {
+				return a.watchFlows(cmd.Context(), c, &f)
+			}
+			return a.showFlows(cmd.Context(), c, &f)
+		},
+	}
+	f.sort.allowed = []string{"bytes", "packets", "rtt", "retransmits", "last"}
+	f.sort.add(cmd, "sort", "", "what comes first: the largest, or the last to move data")
+	f.output.add(cmd)
+	cmd.Flags().Uint32Var(&f.limit, "limit", 100, "show at most this `NUMBER`")
+	cmd.Flags().BoolVarP(&f.watch, "watch", "w", false, "ask again and again, and show rates")
+	cmd.Flags().DurationVar(&f.interval, "interval", time.Second, "how long --watch waits between two questions")
+	f.filter.add(cmd)
+	return cmd
+}
+
+func (f *flowsFlags) check() error {
+	if f.limit == 0 {
+		return usagef("--limit 0: allowed are numbers from 1 on")
+	}
+	if f.interval < 100*time.Millisecond {
+		return usagef("--interval %v: allowed are times from 100ms on, as 1s or 500ms", f.interval)
+	}
+	return nil
+}
+
+func (f *flowsFlags) request() *orb8v1.FlowsRequest {
+	sorts := map[string]orb8v1.Sort{
+		"bytes": orb8v1.Sort_SORT_BYTES, "packets": orb8v1.Sort_SORT_PACKETS, "rtt": orb8v1.Sort_SORT_RTT,
+		"retransmits": orb8v1.Sort_SORT_RETRANSMITS, "last": orb8v1.Sort_SORT_LAST,
+	}
+	return &orb8v1.FlowsRequest{Include: f.filter.include, Exclude: f.filter.exclude, Sort: sorts[f.sort.value], Limit: f.limit}
+}
+
+// answer is one answer to the question. With keep, the flows are in it; else
+// they were handed on as they came.
+type answer struct {
+	flows    []*orb8v1.FlowRecord
+	shown    int
+	summary  *orb8v1.Summary
+	warnings []string
+	// Nodes asked, and those that did not answer.
+	nodes, silent int
+}
+
+// ask puts the question once. each sees every flow, in order.
+func (f *flowsFlags) ask(ctx context.Context, c *client.Client, each func(*orb8v1.FlowRecord) error) (*answer, error) {
+	got := &answer{}
+	for m, err := range c.Flows(ctx, f.request()) {
+		if err != nil {
+			return nil, err
+		}
+		switch {
+		case m.GetFlow() != nil:
+			got.shown++
+			if err := each(m.GetFlow()); err != nil {
+				return nil, err
+			}
+		case m.GetNode() != nil:
+			got.hear(m.GetNode())
+		case m.GetLoss().GetCount() > 0:
+			got.warnings = append(got.warnings, render.Loss(m.GetLoss()))
+		case m.GetSummary() != nil:
+			got.summary = m.GetSummary()
+		}
+	}
+	if got.summary == nil {
+		return nil, &client.Error{Text: "the answer of " + c.Address.String() + " broke off: it has no summary", Try: "orb8 status"}
+	}
+	for _, n := range got.summary.GetNodes() {
+		got.hear(n)
+	}
+	for _, l := range got.summary.GetLosses() {
+		if l.GetCount() > 0 {
+			got.warnings = append(got.warnings, render.Loss(l))
+		}
+	}
+	if got.nodes > 0 && got.silent == got.nodes {
+		return nil, &client.Error{Text: got.warnings[0], Try: "orb8 status"}
+	}
+	return got, nil
+}
+
+func (got *answer) hear(n *orb8v1.NodeState) {
+	got.nodes++
+	if missing := render.NodeState(n); missing != "" {
+		got.silent++
+		got.warnings = append(got.warnings, missing)
+	}
+}
+
+// lines is what the answer says about itself.
+func (got *answer) lines(filtered bool) []string {
+	if got.shown > 0 {
+		return append(render.Summary(got.summary, got.shown), got.warnings...)
+	}
+	first := "no flows yet"
+	if filtered {
+		first = fmt.Sprintf("no flows match (of %d)", got.summary.GetKnownFlows())
+	}
+	return append([]string{first}, got.warnings...)
+}
+
+func (a *app) showFlows(ctx context.Context, c *client.Client, f *flowsFlags) error {
+	screen := a.screen()
+	table := render.NewFlowTable(a.style(&f.output, screen), false)
+	got, err := f.ask(ctx, c, func(flow *orb8v1.FlowRecord) error {
+		if f.output.json() {
+			return render.FlowJSON(a.out, flow)
+		}
+		table.Add(flow, render.Rate{})
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if got.shown > 0 && !f.output.json() {
+		if err := table.Flush(a.out); err != nil {
+			return err
+		}
+	}
+	if err := a.out.Flush(); err != nil {
+		return err
+	}
+	for _, line := range got.lines(f.filter.given()) {
+		if screen.terminal && got.shown > 0 && !f.output.json() {
+			fmt.Fprintln(a.out, render.Escape(line))
+		} else {
+			a.say(line)
+		}
+	}
+	return nil
+}

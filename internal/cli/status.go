@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	orb8v1 "github.com/orb8/orb8/api/orb8/v1"
+	"github.com/orb8/orb8/internal/client"
+	"github.com/orb8/orb8/internal/render"
+)
+
+func (a *app) status() *cobra.Command {
+	var output outputFlag
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "What is attached, counted and lost, on each node",
+		Long: `status shows, for each node: health, version, uptime, what was counted and what
+was lost at which stage, what the agent is attached to, and what it costs.
+-o wide adds the whole audit of each interface and direction:
+flows + remainder + overflow + not-IP + malformed = counted.`,
+		Example: `  orb8 status
+  orb8 --agent 10.0.0.7 status -o json | jq .events_dropped`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := a.connect(cmd.Context())
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			answer, err := c.Status(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return a.showStatus(&output, c, answer.GetNodes())
+		},
+	}
+	output.add(cmd)
+	return cmd
+}
+
+func (a *app) showStatus(output *outputFlag, c *client.Client, nodes []*orb8v1.NodeStatus) error {
+	style := a.style(output, a.screen())
+	silent := 0
+	for i, n := range nodes {
+		if n.GetError() != "" {
+			silent++
+		}
+		var err error
+		switch {
+		case output.json():
+			err = render.StatusJSON(a.out, n)
+		case i > 0:
+			fmt.Fprintln(a.out)
+			fallthrough
+		default:
+			err = render.Status(a.out, style, n)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if silent == len(nodes) {
+		return &client.Error{Text: "no node answered " + c.Address.String(), Try: "orb8 --agent NODE status"}
+	}
+	return nil
+}

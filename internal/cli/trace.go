@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	orb8v1 "github.com/orb8/orb8/api/orb8/v1"
+	"github.com/orb8/orb8/internal/client"
+	"github.com/orb8/orb8/internal/render"
+)
+
+// traceFlags are the question of orb8 trace network.
+type traceFlags struct {
+	filter             filterFlags
+	output             outputFlag
+	duration, interval time.Duration
+	since              string
+}
+
+func (a *app) trace() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "trace",
+		Short: "Live events",
+		Args:  noSuchCommand,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(a.traceNetwork())
+	return cmd
+}
+
+func (a *app) traceNetwork() *cobra.Command {
+	var f traceFlags
+	cmd := &cobra.Command{
+		Use:   "network",
+		Short: "Connections as they open, move data and end",
+		Long: `trace network prints a line when a connection opens, closes, is refused or reset,
+and each interval one for each connection that moved data. TX and RX are what
+moved in the interval, or, where a connection ended, in its whole life.
+It goes on until interrupted (Ctrl-C), or for --duration.`,
+		Example: `  orb8 trace network --duration 30s
+  orb8 trace network --since 10m --dst-port 443
+  orb8 trace network --interval 5s -o json`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			request, err := f.request(time.Now())
+			if err != nil {
+				return err
+			}
+			c, err := a.connect(cmd.Context())
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			ctx := cmd.Context()
+			if f.duration > 0 {
+				var cancel context.CancelFunc
+				ctx, cancel = context.WithTimeout(ctx, f.duration)
+				defer cancel()
+			}
+			return a.follow(ctx, c, &f, request)
+		},
+	}
+	cmd.Flags().DurationVar(&f.duration, "duration", 0, "stop after this `TIME`, as 30s or 5m; 0 goes on")
+	cmd.Flags().DurationVar(&f.interval, "interval", time.Second, "sum up the data of a connection over this `TIME`")
+	cmd.Flags().StringVar(&f.since, "since", "", "begin with what the agent remembers since this `TIME`: 10m (ago) or 2006-01-02T15:04:05Z")
+	f.output.add(cmd)
+	f.filter.add(cmd)
+	return cmd
+}
+
+func (f *traceFlags) request(now time.Time) (*orb8v1.EventsRequest, error) {
+	if f.duration < 0 {
+		return nil, usagef("--duration %v: allowed are times from 0 on, as 30s or 5m", f.duration)
+	}
+	if f.interval < 0 {
+		return nil, usagef("--interval %v: allowed are times from 0 on, as 1s or 10s", f.interval)
+	}
+	q := &orb8v1.EventsRequest{Include: f.filter.include, Exclude: f.filter.exclude}
+	if f.since == "" {
+		return q, nil
+	}
+	if ago, err := time.ParseDuration(f.since); err == nil && ago > 0 {
+		q.SinceNs = now.Add(-ago).UnixNano()
+		return q, nil
+	}
+	at, err := time.Parse(time.RFC3339Nano, f.since)
+	if err != nil {
+		return nil, usagef("--since %q: allowed are how long ago (90s, 10m) and a time (2006-01-02T15:04:05Z)", f.since)
+	}
+	q.SinceNs = at.UnixNano()
+	return q, nil
+}
+
+// agentEpoch is how often an agent reports traffic: summing up over no more
+// than that changes nothing.
+const agentEpoch = time.Second
+
+// message is one message of a stream, or how the stream ended.
+type message struct {
+	*orb8v1.EventsResponse
+	err error
+}
+
+// follow prints events until ctx ends.
+func (a *app) follow(ctx context.Context, c *client.Client, f *traceFlags, q *orb8v1.EventsRequest) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	messages := make(chan message, 256)
+	go func() {
+		defer close(messages)
+		for m, err := range c.Events(ctx, q) {
+			select {
+			case messages <- message{m, err}:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	var tick <-chan time.Time
+	if f.interval > agentEpoch {
+		ticker := time.NewTicker(f.interval)
+		defer ticker.Stop()
+		tick = ticker.C
+	}
+	p := a.newEventPrinter(f, tick != nil)
+	if err := p.flush(); err != nil {
+		return err
+	}
+	for {
+		select {
+		case m, ok := <-messages:
+			if !ok || m.err != nil {
+				p.flushSums()
+				return cmp.Or(m.err, p.flush())
+			}
+			p.take(m.EventsResponse)
+			if len(messages) > 0 {
+				continue
+			}
+		case <-tick:
+			p.flushSums()
+		}
+		if err := p.flush(); err != nil {
+			return err
+		}
+	}
+}
+
+// eventPrinter shows events as a table or as JSON. Its errors come with flush.
+type eventPrinter struct {
+	app   *app
+	table *render.EventTable
+	// nil: as they come.
+	sums *sums
+}
+
+func (a *app) newEventPrinter(f *traceFlags, sum bool) *eventPrinter {
+	p := &eventPrinter{app: a}
+	if !f.output.json() {
+		p.table = render.NewEventTable(a.style(&f.output, a.screen()))
+	}
+	if sum {
+		p.sums = newSums(maxSums)
+	}
+	return p
+}
+
+func (p *eventPrinter) take(m *orb8v1.EventsResponse) {
+	switch {
+	case m.GetEvent() != nil:
+		if !p.sums.take(m.GetEvent(), p.print) {
+			p.print(m.GetEvent())
+		}
+	case m.GetLoss().GetCount() > 0:
+		p.app.say(render.Loss(m.GetLoss()))
+	case m.GetNode() != nil:
+		if missing := render.NodeState(m.GetNode()); missing != "" {
+			p.app.say(missing)
+		}
+	}
+}
+
+func (p *eventPrinter) print(e *orb8v1.Event) {
+	if p.table != nil {
+		p.table.Add(e)
+		return
+	}
+	// The buffer keeps an error and gives it again with flush.
+	_ = render.EventJSON(p.app.out, e)
+}
+
+func (p *eventPrinter) flushSums() {
+	if warning := p.sums.flush(p.print); warning != "" {
+		p.app.say(warning)
+	}
+}
+
+func (p *eventPrinter) flush() error {
+	if p.table != nil {
+		if err := p.table.Flush(p.app.out); err != nil {
+			return fmt.Errorf("write events: %w", err)
+		}
+	}
+	return p.app.out.Flush()
+}

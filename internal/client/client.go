@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package client finds an Observer (an agent or a server), dials it and asks
+// it. It turns what goes wrong on the way into one sentence and the next
+// command to try. It never formats an answer and knows nothing of flags; the
+// command line reads it.
+package client
+
+import (
+	"context"
+	"errors"
+	"io"
+	"iter"
+	"net"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials/insecure"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+
+	orb8v1 "github.com/orb8/orb8/api/orb8/v1"
+)
+
+const (
+	// connectTimeout bounds dialing and the first words of HTTP/2, so that
+	// neither a black hole nor something that only accepts can hang a command.
+	connectTimeout = 2 * time.Second
+	// answerTimeout bounds one question.
+	answerTimeout = 30 * time.Second
+)
+
+// Client asks one Observer. Its methods are safe for concurrent use.
+type Client struct {
+	Address Address
+	api     orb8v1.ObserverClient
+	health  healthv1.HealthClient
+	dial    *dialer
+	close   func() error
+}
+
+// Dial prepares a client; the connection is made by the first question.
+func Dial(a Address) (*Client, error) {
+	d := &dialer{network: a.network()}
+	conn, err := grpc.NewClient("passthrough:///"+a.Place,
+		// An agent listens on loopback and on a unix socket only.
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithAuthority("localhost"),
+		grpc.WithContextDialer(d.dialContext),
+		grpc.WithDisableServiceConfig(),
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 2, MaxDelay: time.Second},
+			MinConnectTimeout: connectTimeout,
+		}))
+	if err != nil {
+		return nil, &Error{Text: a.String() + " cannot be dialed: " + err.Error(), Try: "orb8 --help"}
+	}
+	return newClient(a, conn, d), nil
+}
+
+func newClient(a Address, conn *grpc.ClientConn, d *dialer) *Client {
+	return &Client{
+		Address: a,
+		api:     orb8v1.NewObserverClient(conn),
+		health:  healthv1.NewHealthClient(conn),
+		dial:    d,
+		close:   conn.Close,
+	}
+}
+
+// Close hangs up, and stops what was started for this client.
+func (c *Client) Close() error { return c.close() }
+
+// Status asks for the state of every node behind the address.
+func (c *Client) Status(ctx context.Context) (*orb8v1.StatusResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
+	answer, err := c.api.Status(ctx, &orb8v1.StatusRequest{})
+	if err != nil {
+		return nil, c.explain(ctx, err, false)
+	}
+	return answer, nil
+}
+
+// Flows asks once; the answer arrives message by message. An error comes last.
+func (c *Client) Flows(ctx context.Context, q *orb8v1.FlowsRequest) iter.Seq2[*orb8v1.FlowsResponse, error] {
+	return func(yield func(*orb8v1.FlowsResponse, error) bool) {
+		ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+		defer cancel()
+		stream, err := c.api.Flows(ctx, q)
+		if err != nil {
+			yield(nil, c.explain(ctx, err, false))
+			return
+		}
+		for {
+			m, err := stream.Recv()
+			if errors.Is(err, io.EOF) {
+				return
+			}
+			if err != nil {
+				yield(nil, c.explain(ctx, err, true))
+				return
+			}
+			if !yield(m, nil) {
+				return
+			}
+		}
+	}
+}
+
+// Events follows until ctx ends, which is no error, or the Observer goes away,
+// which is.
+func (c *Client) Events(ctx context.Context, q *orb8v1.EventsRequest) iter.Seq2[*orb8v1.EventsResponse, error] {
+	return func(yield func(*orb8v1.EventsResponse, error) bool) {
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		stream, err := c.api.Events(ctx, q)
+		if err != nil {
+			if ctx.Err() == nil {
+				yield(nil, c.explain(ctx, err, false))
+			}
+			return
+		}
+		for {
+			m, err := stream.Recv()
+			switch {
+			case ctx.Err() != nil:
+				return
+			case err != nil:
+				yield(nil, c.explain(ctx, err, true))
+				return
+			case !yield(m, nil):
+				return
+			}
+		}
+	}
+}
+
+// dialer remembers why dialing failed: gRPC keeps only the words.
+type dialer struct {
+	network string
+
+	mu  sync.Mutex
+	err error
+}
+
+func (d *dialer) dialContext(ctx context.Context, place string) (net.Conn, error) {
+	conn, err := (&net.Dialer{}).DialContext(ctx, d.network, place)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.err = err
+	return conn, err
+}
+
+func (d *dialer) lastError() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.err
+}

@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+
+	orb8v1 "github.com/orb8/orb8/api/orb8/v1"
+)
+
+// nearbyTimeout bounds the look at one place where nobody said an agent is.
+const nearbyTimeout = 300 * time.Millisecond
+
+// Starter starts the whole line inside this process and gives a connection to
+// it; the function it returns stops it.
+type Starter func(ctx context.Context) (*grpc.ClientConn, func() error, error)
+
+// Where says where to ask. Told by at most one of Address and Standalone, Find
+// looks around.
+type Where struct {
+	Address    *Address
+	Standalone bool
+
+	Getenv func(string) string
+	// Places looked at after the environment; nil for the standard ports of
+	// this machine.
+	Nearby []Address
+	// Start is nil where standalone is not possible.
+	Start Starter
+	// The last resort is to start standalone without being told to.
+	MayStart bool
+	// Say tells which place was chosen, when it was not told.
+	Say func(string)
+}
+
+// A candidate is one place in the order of looking.
+type candidate struct {
+	address Address
+	// How it came to be looked at.
+	source  string
+	timeout time.Duration
+}
+
+// Find gives a client for the place that was named, or for the first that
+// answers. A place that was named is not dialed yet.
+func Find(ctx context.Context, w Where) (*Client, error) {
+	if w.Address != nil {
+		return Dial(*w.Address)
+	}
+	if w.Standalone {
+		return start(ctx, w.Start)
+	}
+	candidates, err := w.candidates()
+	if err != nil {
+		return nil, err
+	}
+	var tried []string
+	for _, c := range candidates {
+		found, err := probe(ctx, c)
+		if err == nil {
+			w.Say("asking " + c.address.String() + c.source)
+			return found, nil
+		}
+		if ctx.Err() != nil {
+			return nil, ErrInterrupted
+		}
+		if c.source != "" {
+			// Somebody wanted this one: looking elsewhere must not go unseen.
+			w.Say(c.address.String() + c.source + " does not answer, looking elsewhere")
+		}
+		tried = append(tried, c.address.Place)
+	}
+	if w.MayStart && w.Start != nil {
+		w.Say("no agent found, starting standalone")
+		return start(ctx, w.Start)
+	}
+	return nil, &Error{"no agent or server found (tried " + strings.Join(tried, ", ") + ")", startAgent}
+}
+
+// candidates is the order of looking. A kubeconfig will come after the places
+// nearby.
+func (w Where) candidates() ([]candidate, error) {
+	var list []candidate
+	for _, v := range []struct {
+		name  string
+		parse func(string) (Address, error)
+	}{{"ORB8_SERVER", ParseServer}, {"ORB8_AGENT", ParseAgent}} {
+		value := w.Getenv(v.name)
+		if value == "" {
+			continue
+		}
+		a, err := v.parse(value)
+		if err != nil {
+			var e *Error
+			if errors.As(err, &e) {
+				return nil, &Error{v.name + ": " + e.Text, e.Try}
+			}
+			return nil, &Error{v.name + ": " + err.Error(), "unset " + v.name}
+		}
+		list = append(list, candidate{a, " (from " + v.name + ")", connectTimeout})
+	}
+	nearby := w.Nearby
+	if nearby == nil {
+		nearby = []Address{
+			{Server, fmt.Sprintf("localhost:%d", ServerPort)},
+			{Agent, fmt.Sprintf("localhost:%d", AgentPort)},
+		}
+	}
+	for _, a := range nearby {
+		list = append(list, candidate{a, "", nearbyTimeout})
+	}
+	return list, nil
+}
+
+// probe dials a place and keeps the connection if an Observer is there: any
+// program may hold port 8080. Agents and servers serve the standard health
+// service, which answers NotFound for services it does not know.
+func probe(ctx context.Context, place candidate) (*Client, error) {
+	ctx, cancel := context.WithTimeout(ctx, place.timeout)
+	defer cancel()
+	c, err := Dial(place.address)
+	if err != nil {
+		return nil, err
+	}
+	_, err = c.health.Check(ctx, &healthv1.HealthCheckRequest{Service: orb8v1.Observer_ServiceDesc.ServiceName})
+	if err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	return c, nil
+}
+
+func start(ctx context.Context, starter Starter) (*Client, error) {
+	if starter == nil {
+		return nil, &Error{"--standalone is not possible with this program", "sudo orb8-agent"}
+	}
+	conn, stop, err := starter(ctx)
+	if err != nil {
+		return nil, &Error{"start standalone: " + err.Error(), "sudo orb8 --standalone status"}
+	}
+	c := newClient(Address{Role: Standalone}, conn, &dialer{})
+	c.close = func() error { return errors.Join(conn.Close(), stop()) }
+	return c, nil
+}

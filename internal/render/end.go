@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package render
+
+import (
+	"net"
+	"strconv"
+	"strings"
+
+	orb8v1 "github.com/orb8/orb8/api/orb8/v1"
+	"github.com/orb8/orb8/internal/event"
+)
+
+// Name is who an end is, as well as it is known: pod, service, unit or
+// process of the machine, outside name, address.
+func Name(e *orb8v1.End) string {
+	switch {
+	case e.GetPod() != "":
+		return e.GetNamespace() + "/" + e.GetPod()
+	case strings.HasPrefix(e.GetClass(), "kernel"):
+		return e.GetClass()
+	case e.GetService() != "":
+		return e.GetNamespace() + "/" + e.GetService()
+	// A unit that is no service is the login session or the container's scope:
+	// the process says more.
+	case strings.HasSuffix(e.GetUnit(), ".service"):
+		return "-/" + e.GetUnit()
+	case e.GetProcess() != "":
+		return "-/" + e.GetProcess()
+	case e.GetUnit() != "":
+		return "-/" + e.GetUnit()
+	case e.GetFqdn() != "":
+		return e.GetFqdn()
+	}
+	return e.GetIp()
+}
+
+// nameAndPort is Name with the port, where there is one.
+func nameAndPort(e *orb8v1.End, hasPort bool) string {
+	name := Name(e)
+	if !hasPort {
+		return name
+	}
+	port := strconv.Itoa(int(e.GetPort()))
+	if name == e.GetIp() {
+		return net.JoinHostPort(name, port)
+	}
+	return name + ":" + port
+}
+
+// hasPorts tells whether a record's ports are known numbers. Of protocols
+// without ports, and of later fragments, they are not.
+func hasPorts(f *orb8v1.FlowRecord) bool {
+	switch event.Protocol(f.GetProtocol()) {
+	case event.TCP, event.UDP:
+		return !f.GetFragments()
+	}
+	return f.GetLocal().GetPort() != 0 || f.GetRemote().GetPort() != 0
+}
+
+func protocolName(n uint32) string {
+	if n > 255 {
+		return strconv.FormatUint(uint64(n), 10)
+	}
+	return event.Protocol(n).String()
+}
+
+// opener is the word of the wire for who opened a connection.
+func opener(o orb8v1.Opener) event.Opener {
+	switch o {
+	case orb8v1.Opener_OPENER_LOCAL:
+		return event.OpenerLocal
+	case orb8v1.Opener_OPENER_REMOTE:
+		return event.OpenerRemote
+	}
+	return event.OpenerUnknown
+}
+
+// arrow points from who opened the connection to the other end.
+func arrow(o orb8v1.Opener) string {
+	switch o {
+	case orb8v1.Opener_OPENER_LOCAL:
+		return "→"
+	case orb8v1.Opener_OPENER_REMOTE:
+		return "←"
+	}
+	return "—"
+}

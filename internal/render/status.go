@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package render
+
+import (
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+
+	orb8v1 "github.com/orb8/orb8/api/orb8/v1"
+)
+
+// Status writes the block of one node.
+func Status(w io.Writer, s Style, n *orb8v1.NodeStatus) error {
+	b := &block{style: s}
+	b.field("Node", n.GetNode(), bold)
+	if n.GetError() != "" {
+		b.field("Error", n.GetError(), red)
+		return b.write(w)
+	}
+	b.field("Version", n.GetVersion(), plain)
+	b.health(n)
+	b.field("Uptime", s.age(n.GetUptimeNs()), plain)
+	b.field("Events processed", s.number(n.GetEventsProcessed()), plain)
+	b.dropped(n)
+	b.field("Pods tracked", s.number(uint64(n.GetPodsTracked())), plain)
+	b.field("Active flows", s.number(uint64(n.GetActiveFlows()))+" of at most "+s.number(uint64(n.GetMaxFlows())), plain)
+	if c := n.GetCost(); c != nil {
+		b.field("Cost", s.cost(c, n.GetUptimeNs()), plain)
+	}
+	for _, note := range n.GetNotes() {
+		b.field("Note", note, plain)
+	}
+	if err := b.write(w); err != nil || len(n.GetInterfaces()) == 0 {
+		return err
+	}
+	if _, err := io.WriteString(w, "\n"); err != nil {
+		return err
+	}
+	return interfaces(w, s, n.GetInterfaces())
+}
+
+// block lines up names and values.
+type block struct {
+	style Style
+	lines []string
+}
+
+func (b *block) field(name, value string, t tone) {
+	const width = len("Events processed:") + 1
+	value = Escape(value)
+	if value == "" {
+		value = "-"
+	}
+	b.lines = append(b.lines, fmt.Sprintf("%-*s %s", width, name+":", b.style.paint(value, t)))
+}
+
+// more continues the field before.
+func (b *block) more(text string, t tone) {
+	b.lines = append(b.lines, "  "+b.style.paint(Escape(text), t))
+}
+
+func (b *block) health(n *orb8v1.NodeStatus) {
+	if n.GetHealthy() {
+		b.field("Health", "OK", green)
+		return
+	}
+	message := n.GetHealthMessage()
+	if message == "" {
+		message = "no reason given"
+	}
+	b.field("Health", "NOT OK: "+message, red)
+}
+
+func (b *block) dropped(n *orb8v1.NodeStatus) {
+	t := plain
+	if n.GetEventsDropped() > 0 {
+		t = yellow
+	}
+	b.field("Events dropped", b.style.number(n.GetEventsDropped()), t)
+	for _, l := range n.GetLosses() {
+		if l.GetCount() > 0 {
+			b.more(Loss(l), yellow)
+		}
+	}
+}
+
+func (b *block) write(w io.Writer) error {
+	_, err := io.WriteString(w, strings.Join(b.lines, "\n")+"\n")
+	return err
+}
+
+func (s Style) number(n uint64) string {
+	if s.Human {
+		return group(n)
+	}
+	return strconv.FormatUint(n, 10)
+}
+
+func (s Style) age(ns int64) string {
+	if s.Human {
+		return Age(time.Duration(ns))
+	}
+	return strconv.FormatInt(ns/int64(time.Second), 10) + "s"
+}
+
+func (s Style) size(n uint64) string {
+	if s.Human {
+		return Bytes(n)
+	}
+	return strconv.FormatUint(n, 10) + " bytes"
+}
+
+func (s Style) cost(c *orb8v1.Cost, uptimeNS int64) string {
+	cpu := fmt.Sprintf("%.2fs CPU", c.GetCpuSeconds())
+	if uptimeNS > 0 {
+		cpu += fmt.Sprintf(" (%.2f%% of a core)", 100*c.GetCpuSeconds()/time.Duration(uptimeNS).Seconds())
+	}
+	return fmt.Sprintf("%s, %s memory, %s kernel maps", cpu, s.size(c.GetResidentBytes()), s.size(c.GetKernelMapBytes()))
+}
+
+// interfaces is a row for each, or in wide one for each direction of each with
+// the whole audit.
+func interfaces(w io.Writer, s Style, list []*orb8v1.InterfaceStatus) error {
+	if s.Wide {
+		return audits(w, s, list)
+	}
+	right := func(title, raw string) column { return column{title: title, raw: raw, right: true} }
+	t := newTable(s, []column{
+		{title: "INTERFACE"}, {title: "BY"}, {title: "STATE", fit: true},
+		right("IN", "IN_BYTES"), right("IN_PKTS", "IN_PACKETS"),
+		right("OUT", "OUT_BYTES"), right("OUT_PKTS", "OUT_PACKETS"),
+		right("UNACCOUNTED", "UNACCOUNTED_BYTES"), right("PKTS", "UNACCOUNTED_PACKETS"),
+	})
+	for _, i := range list {
+		in, out := i.GetIngress(), i.GetEgress()
+		t.add([]cell{
+			{text: i.GetTap().GetInterface()}, {text: i.GetAttached()}, attachState(i),
+			s.bytes(in.GetCounted().GetBytes()), s.count(in.GetCounted().GetPackets()),
+			s.bytes(out.GetCounted().GetBytes()), s.count(out.GetCounted().GetPackets()),
+			s.unaccounted(in.GetUnaccountedBytes() + out.GetUnaccountedBytes()),
+			s.unaccounted(in.GetUnaccountedPackets() + out.GetUnaccountedPackets()),
+		})
+	}
+	return t.Flush(w)
+}
+
+func audits(w io.Writer, s Style, list []*orb8v1.InterfaceStatus) error {
+	columns := []column{{title: "INTERFACE"}, {title: "NETNS", right: true}, {title: "IFINDEX", right: true},
+		{title: "BY"}, {title: "STATE"}, {title: "DIRECTION"}}
+	for _, name := range []string{"FLOWS", "REMAINDER", "OVERFLOW", "NOT_IP", "MALFORMED", "COUNTED", "SEGMENTATION", "INTERFACE", "UNACCOUNTED"} {
+		columns = append(columns, column{title: name, raw: name + "_BYTES", right: true}, column{title: "PKTS", raw: name + "_PACKETS", right: true})
+	}
+	t := newTable(s, columns)
+	for _, i := range list {
+		for _, d := range []struct {
+			name  string
+			audit *orb8v1.Audit
+		}{{"ingress", i.GetIngress()}, {"egress", i.GetEgress()}} {
+			row := []cell{{text: i.GetTap().GetInterface()}, numberCell(i.GetTap().GetNetns()), numberCell(uint64(i.GetTap().GetIfindex())),
+				{text: i.GetAttached()}, attachState(i), {text: d.name}}
+			a := d.audit
+			for _, c := range []*orb8v1.Counter{a.GetFlows(), a.GetRemainder(), a.GetOverflow(), a.GetNotIp(), a.GetMalformed(),
+				a.GetCounted(), a.GetSegmentation(), a.GetInterface()} {
+				row = append(row, s.bytes(c.GetBytes()), s.count(c.GetPackets()))
+			}
+			t.add(append(row, s.unaccounted(a.GetUnaccountedBytes()), s.unaccounted(a.GetUnaccountedPackets())))
+		}
+	}
+	return t.Flush(w)
+}
+
+func attachState(i *orb8v1.InterfaceStatus) cell {
+	c := cell{text: i.GetState()}
+	if c.text != "attached" {
+		c.tone = yellow
+	}
+	return c
+}
+
+// unaccounted is in full even for people: it should be 0, and may be negative.
+func (s Style) unaccounted(n int64) cell {
+	if n == 0 {
+		return cell{text: "0"}
+	}
+	return cell{strconv.FormatInt(n, 10), yellow}
+}
+
+func (s Style) bytes(n uint64) cell {
+	if s.Human {
+		return cell{text: Bytes(n)}
+	}
+	return cell{text: strconv.FormatUint(n, 10)}
+}
+
+func (s Style) count(n uint64) cell {
+	if s.Human {
+		return cell{text: Count(n)}
+	}
+	return cell{text: strconv.FormatUint(n, 10)}
+}

@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package render
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	orb8v1 "github.com/orb8/orb8/api/orb8/v1"
+)
+
+// Summary says in lines what an answer holds and, so that nobody takes a part
+// for the whole, what it does not. shown is the number of rows before it.
+func Summary(s *orb8v1.Summary, shown int) []string {
+	lines := []string{matched(s, shown)}
+	if apart := countedApart(s); apart != "" {
+		lines = append(lines, "counted, but in none of the flows above: "+apart)
+	}
+	for _, g := range s.GetGaps() {
+		lines = append(lines, fmt.Sprintf("nothing was counted on %s from %s to %s",
+			g.GetNode(), stamp(g.GetStartNs()), stamp(g.GetEndNs())))
+	}
+	return lines
+}
+
+func matched(s *orb8v1.Summary, shown int) string {
+	line := plural(s.GetMatchedFlows(), "flow")
+	if s.GetKnownFlows() != s.GetMatchedFlows() {
+		line = fmt.Sprintf("%s of %s", group(s.GetMatchedFlows()), plural(s.GetKnownFlows(), "flow"))
+	}
+	m := s.GetMatched()
+	line += fmt.Sprintf(": %s sent, %s received", Bytes(m.GetTxBytes()), Bytes(m.GetRxBytes()))
+	if uint64(shown) < s.GetMatchedFlows() {
+		line += fmt.Sprintf("; %s shown, all: --limit %d", group(uint64(shown)), s.GetMatchedFlows())
+	}
+	return line
+}
+
+func countedApart(s *orb8v1.Summary) string {
+	var parts []string
+	for _, p := range []struct {
+		t    *orb8v1.Traffic
+		what string
+	}{
+		{s.GetRemainder(), "of flows that are over"},
+		{s.GetOverflow(), "without detail, because the table was full"},
+		{s.GetUnaccounted(), "unaccounted: the interfaces counted it and the tap did not"},
+	} {
+		bytes := p.t.GetTxBytes() + p.t.GetRxBytes()
+		packets := p.t.GetTxPackets() + p.t.GetRxPackets()
+		if bytes+packets > 0 {
+			parts = append(parts, fmt.Sprintf("%s (%s) %s", Bytes(bytes), plural(packets, "packet"), p.what))
+		}
+	}
+	return strings.Join(parts, ", ")
+}
+
+// Loss says what was lost, where, and what to do.
+func Loss(l *orb8v1.Loss) string {
+	line := fmt.Sprintf("%s lost at %s", plural(l.GetCount(), "event"), l.GetStage())
+	if l.GetHint() != "" {
+		line += ": " + l.GetHint()
+	}
+	return line
+}
+
+// NodeState says that a node's part is missing; "" when it is not.
+func NodeState(n *orb8v1.NodeState) string {
+	if n.GetAnswered() {
+		return ""
+	}
+	line := "node " + n.GetNode() + " did not answer"
+	if n.GetError() != "" {
+		line += ": " + n.GetError()
+	}
+	return line
+}
+
+// PerSecond is the rate between two totals of one connection.
+func PerSecond(before, now *orb8v1.Traffic, elapsed time.Duration) Rate {
+	// Totals never shrink but when the connection's entry is made anew.
+	if elapsed <= 0 || now.GetTxBytes() < before.GetTxBytes() || now.GetRxBytes() < before.GetRxBytes() {
+		return Rate{}
+	}
+	per := func(n uint64) uint64 { return uint64(float64(n) / elapsed.Seconds()) }
+	return Rate{
+		Tx:    per(now.GetTxBytes() - before.GetTxBytes()),
+		Rx:    per(now.GetRxBytes() - before.GetRxBytes()),
+		Known: true,
+	}
+}
