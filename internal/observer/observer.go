@@ -113,12 +113,20 @@ func (o *Observer) Events(req *pb.EventsRequest, out grpc.ServerStreamingServer[
 	})
 }
 
-// follow hands on each batch, and what was lost before it.
+// follow hands on each batch, and what was lost, also when nothing comes after.
 func follow(ctx context.Context, fo *store.Follower, send func([]event.Event, uint64) error) error {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-tick.C:
+			if lost := fo.Lost(); lost > 0 {
+				if err := send(nil, lost); err != nil {
+					return err
+				}
+			}
 		case batch, open := <-fo.Events():
 			if !open {
 				return goingAway()
