@@ -3,10 +3,12 @@
 package flow
 
 import (
+	"errors"
 	"net/netip"
 	"testing"
 
 	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 
 	"github.com/orb8/orb8/internal/bpftest"
 	"github.com/orb8/orb8/internal/event"
@@ -53,18 +55,13 @@ func (k *kernel) run(egress bool, frame []byte) {
 // runAs is run with what the kernel knows of a packet beside its bytes.
 func (k *kernel) runAs(egress bool, frame []byte, skb *bpftest.SkBuff) {
 	k.t.Helper()
-	objs := &k.tap.programs[etherHeader].objs
-	prog := objs.FlowIngress
-	if egress {
-		prog = objs.FlowEgress
-	}
 	opts := &ebpf.RunOptions{Data: frame}
 	if skb != nil {
 		opts.Context = skb
 	}
 	// The packet is on the loopback of the namespace that the thread is in.
 	k.ns.Do(func() {
-		verdict, err := prog.Run(opts)
+		verdict, err := k.prog(egress).Run(opts)
 		if err != nil {
 			k.t.Fatalf("run %d bytes: %v", len(frame), err)
 		}
@@ -229,4 +226,33 @@ func (k *kernel) checkMisfits(t *testing.T, misfits []misfit) {
 			}
 		})
 	}
+}
+
+// tryRun is runAs for packets that the kernel may refuse to run a program on,
+// before the program has seen them; it tells whether it ran.
+func (k *kernel) tryRun(egress bool, frame []byte, skb *bpftest.SkBuff) bool {
+	k.t.Helper()
+	var err error
+	k.ns.Do(func() { _, err = k.prog(egress).Run(&ebpf.RunOptions{Data: frame, Context: skb}) })
+	if err != nil && !errors.Is(err, unix.EINVAL) {
+		k.t.Fatalf("run %d bytes: %v", len(frame), err)
+	}
+	return err == nil
+}
+
+func (k *kernel) prog(egress bool) *ebpf.Program {
+	objs := &k.tap.programs[etherHeader].objs
+	if egress {
+		return objs.FlowEgress
+	}
+	return objs.FlowIngress
+}
+
+func possibleCPUs(t *testing.T) int {
+	t.Helper()
+	n, err := ebpf.PossibleCPU()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
 }
