@@ -1,23 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command orb8 asks an agent or a server what talks to what. It holds nothing
-// but the wiring.
+// Command orb8 asks an agent or a server what talks to what.
 package main
 
 import (
 	"context"
-	"errors"
+	"log/slog"
 	"os"
 	"runtime"
 
 	"google.golang.org/grpc"
 
+	"github.com/orb8/orb8/internal/agent"
 	"github.com/orb8/orb8/internal/cli"
+	"github.com/orb8/orb8/internal/version"
 )
 
 func main() {
 	os.Exit(cli.Run(cli.Config{
-		Version:    version,
+		Version:    version.String(),
 		Args:       os.Args[1:],
 		Stdout:     os.Stdout,
 		Stderr:     os.Stderr,
@@ -27,10 +28,13 @@ func main() {
 	}))
 }
 
-// version is set by the linker.
-var version = "dev"
-
 // standalone starts the agent's line inside this process.
-func standalone(context.Context) (*grpc.ClientConn, func() error, error) {
-	return nil, nil, errors.New("this build has no agent inside")
+func standalone(ctx context.Context) (*grpc.ClientConn, func() error, error) {
+	cfg, err := agent.FromEnv(os.LookupEnv)
+	if err != nil {
+		return nil, nil, err
+	}
+	cfg.Version = version.String()
+	cfg.Log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	return agent.Standalone(ctx, cfg)
 }

@@ -173,3 +173,10 @@ func (c *Config) finish() error {
 	}
 	return nil
 }
+
+// FromEnv gives the settings of the environment over the defaults.
+func FromEnv(lookup func(string) (string, bool)) (Config, error) {
+	cfg := Defaults()
+	err := cfg.bind(pflag.NewFlagSet("", pflag.ContinueOnError), lookup)
+	return cfg, err
+}
