@@ -86,11 +86,12 @@ func (n *Netns) check(err error) {
 
 // configure gives the end its addresses and tells it its peer's. IPv6 is kept
 // from talking by itself: no link-local address, no detection of duplicates,
-// no router solicitations.
+// no router solicitations, no second report of multicast groups.
 func (e *End) configure(peer *End) {
 	e.t.Helper()
 	for name, value := range map[string]string{
 		"addr_gen_mode": "1", "accept_ra": "0", "router_solicitations": "0", "dad_transmits": "0",
+		"mldv2_unsolicited_report_interval": "3600000",
 	} {
 		e.Sysctl("ipv6/conf/"+e.Name+"/"+name, value)
 	}
@@ -142,6 +143,16 @@ func (e *End) waitRunning() {
 	e.t.Helper()
 	Eventually(e.t, "carrier on "+e.Name, func() bool {
 		return e.Link(e.Name).Attrs().OperState == netlink.OperUp
+	})
+}
+
+// SetMTU sets the largest packet of the end's interface.
+func (e *End) SetMTU(mtu int) {
+	e.t.Helper()
+	e.Do(func() {
+		l, err := netlink.LinkByName(e.Name)
+		e.check(err)
+		e.check(netlink.LinkSetMTU(l, mtu))
 	})
 }
 

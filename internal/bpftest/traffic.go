@@ -150,35 +150,6 @@ func awaitReply(c *net.IPConn, reply byte) bool {
 	}
 }
 
-// Frames opens a packet socket on the end's interface: each Write is one frame
-// as it stands, below IP, above the tap.
-func (e *End) Frames() io.WriteCloser {
-	e.t.Helper()
-	f := frames(-1)
-	e.Do(func() {
-		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
-		e.check(err)
-		f = frames(fd)
-		e.check(unix.Bind(fd, &unix.SockaddrLinklayer{Ifindex: e.Index}))
-	})
-	e.t.Cleanup(func() { _ = f.Close() })
-	return &f
-}
-
-type frames int
-
-func (f *frames) Write(b []byte) (int, error) { return unix.Write(int(*f), b) }
-
-// Close is idempotent, since the number may be another file's afterwards.
-func (f *frames) Close() error {
-	if *f < 0 {
-		return nil
-	}
-	err := unix.Close(int(*f))
-	*f = -1
-	return err
-}
-
 // Cookie is the number that the kernel knows a socket by.
 func (e *End) Cookie(c syscall.Conn) uint64 {
 	e.t.Helper()

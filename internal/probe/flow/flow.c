@@ -112,12 +112,17 @@ struct size {
 	__u64 seg_bytes, seg_packets; /* of it, more than the device saw */
 };
 
-/* A super-packet stands for segments that each carry the headers again. */
+/*
+ * A super-packet stands for segments that each carry the headers again. A tag
+ * that the kernel keeps beside the packet is on the wire, too; on the way in
+ * that is each outer tag, taken out before the tap runs.
+ */
 static __always_inline void measure(struct __sk_buff *skb, __u32 headers, struct size *s)
 {
 	__u32 gso_size = skb->gso_size;
+	__u32 tag = skb->vlan_present ? 4 : 0;
 
-	s->bytes = skb->len;
+	s->bytes = skb->len + tag;
 	s->packets = 1;
 	if (!gso_size)
 		return;
@@ -129,7 +134,7 @@ static __always_inline void measure(struct __sk_buff *skb, __u32 headers, struct
 		return;
 	}
 	s->seg_packets = s->packets - 1;
-	s->seg_bytes = s->seg_packets * headers;
+	s->seg_bytes = s->seg_packets * (headers + tag);
 	s->bytes += s->seg_bytes;
 }
 
