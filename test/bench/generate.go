@@ -2,4 +2,4 @@
 
 package main
 
-//go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel -cflags "-O2 -g -Wall -Werror -mcpu=v3 -fno-ident -I/usr/include/x86_64-linux-gnu" -type flow_key -type plain_value baseline baseline.c
+//go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel -cflags "-O2 -g -Wall -Werror -mcpu=v3 -fno-ident -I/usr/include/x86_64-linux-gnu" baseline baseline.c

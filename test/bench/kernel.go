@@ -3,57 +3,72 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"time"
 )
 
 const hotFlows = 16
 
-// variants that are compared; the ring only where it says so, since it takes
-// a processor of its own to drain.
-func (b *bench) variants(more ...*variant) []*variant {
-	v := []*variant{b.base.empty, b.base.plain, &b.tap.variant}
-	return append(append(v, b.extra...), more...)
+// results are each variant's rounds, in ns for a run of the program.
+type results map[string]series
+
+func (r results) add(v *variant, ns float64) { r[v.name] = append(r[v.name], ns) }
+
+// net is a variant's time without that of the empty program in the same round.
+func (r results) net(name string) series { return r[name].minus(r["empty"]) }
+
+// taps are the names of the tap and its changed versions.
+func (b *bench) taps() []string {
+	names := []string{"tap"}
+	for _, c := range b.load.changed {
+		names = append(names, c.name)
+	}
+	return names
 }
 
-// timed measures variants in one place under traffic that is already running.
-func (b *bench) timed(at place, variants []*variant) (map[string]series, error) {
-	return interleave(b.rounds, variants, func(v *variant) (float64, error) {
-		ns, err := v.measure([]place{at}, func() error {
-			time.Sleep(b.slice)
-			return nil
+func titled(measure, variant string) string {
+	if variant == "tap" {
+		return measure
+	}
+	return measure + ", " + variant
+}
+
+// timed measures variants in some places under traffic that is already
+// running; one result a place.
+func (b *bench) timed(ring bool, places ...place) ([]results, error) {
+	out := make([]results, len(places))
+	for i := range out {
+		out[i] = results{}
+	}
+	err := withStats(func() error {
+		return b.interleave(ring, func(v *variant) error {
+			ns, err := v.measure(places, func() error {
+				time.Sleep(b.slice)
+				return nil
+			})
+			for i := range ns {
+				out[i].add(v, ns[i])
+			}
+			return err
 		})
-		if err != nil {
-			return 0, err
-		}
-		return ns[0], nil
 	})
+	return out, err
 }
 
-// net adds the row of the tap, and one for each changed tap, net of the empty
-// program.
-func (b *bench) net(measure string, limit *bar, got map[string]series) {
-	empty := got["empty"]
-	plain := got["plain"].minus(empty)
-	for _, v := range append([]*variant{&b.tap.variant}, b.extra...) {
-		row := result{Measure: measure, Unit: "ns", Bar: limit}
-		if v != &b.tap.variant {
-			row.Measure += ", " + v.name
-		}
-		row = row.of(got[v.name].minus(empty)).beside("plain", plain).beside("empty", empty)
-		b.add(row)
+// net adds the row of the tap, net of the empty program.
+func (b *bench) net(measure string, limit *bar, got results) {
+	for _, name := range b.taps() {
+		row := result{Measure: titled(measure, name), Unit: "ns", Bar: limit}
+		b.add(row.of(got.net(name)).beside("plain", got.net("plain")).beside("empty", got["empty"]))
 	}
 }
 
-// ratio adds rows of the quotient to the plain program.
-func (b *bench) ratio(measure string, limit *bar, got map[string]series) {
-	plain := got["plain"].minus(got["empty"])
-	for _, v := range append([]*variant{&b.tap.variant}, b.extra...) {
-		row := result{Measure: measure, Unit: "×", Bar: limit}
-		if v != &b.tap.variant {
-			row.Measure += ", " + v.name
-		}
-		b.add(row.of(got[v.name].minus(got["empty"]).over(plain)))
+// ratio adds the row of the quotient to the plain program.
+func (b *bench) ratio(measure string, limit *bar, got results) {
+	for _, name := range b.taps() {
+		row := result{Measure: titled(measure, name), Unit: "×", Bar: limit}
+		b.add(row.of(got.net(name).over(got.net("plain"))))
 	}
 }
 
@@ -71,19 +86,16 @@ func (b *bench) udpHot() error {
 	src.repeat(hotFlows)
 	w := startWorker(0, func() (int, error) { return src.send(sendBatch) })
 	defer w.end()
-	var got map[string]series
-	err = withStats(func() (err error) {
-		got, err = b.timed(b.lab.nearEgress(), b.variants(b.base.ring))
-		return err
-	})
+	all, err := b.timed(true, b.lab.nearEgress())
 	if err != nil {
 		return err
 	}
+	got := all[0]
 	b.net(fmt.Sprintf("UDP egress, %d hot flows, net", hotFlows), atMost(80), got)
 	b.ratio("  the same ÷ plain", atMost(1.2), got)
-	tap, ring := got["tap"].minus(got["empty"]), got["ring"].minus(got["empty"])
-	row := result{Measure: "  an event a packet on a ring ÷ tap", Unit: "×", Bar: atLeast(25)}.of(ring.over(tap))
-	row.Baselines = []baseline{{"ring", ring.median(), "ns"}}
+	row := result{Measure: "  an event a packet on a ring ÷ tap", Unit: "×", Bar: atLeast(25)}
+	row = row.of(got.net("ring").over(got.net("tap")))
+	row.Baselines = []baseline{{"ring", got.net("ring").median(), "ns"}}
 	b.add(row)
 	return w.end()
 }
@@ -98,16 +110,11 @@ func (b *bench) tcpBulk() error {
 		name string
 		at   place
 	}{{"egress", b.lab.nearEgress()}, {"ingress", b.lab.farIngress()}} {
-		err := withStats(func() error {
-			got, err := b.timed(d.at, b.variants())
-			if err == nil {
-				b.net("TCP bulk, super-packets, "+d.name+", net", atMost(120), got)
-			}
-			return err
-		})
+		got, err := b.timed(false, d.at)
 		if err != nil {
 			return err
 		}
+		b.net("TCP bulk, super-packets, "+d.name+", net", atMost(120), got[0])
 	}
 	return flood.end()
 }
@@ -115,46 +122,59 @@ func (b *bench) tcpBulk() error {
 // manyFlows: one packet for each of 100,000 connections in an empty table, and
 // once more when all are in it and most are not in the processor's caches.
 func (b *bench) manyFlows() error {
+	// What arrives behind far is not for it, and is dropped there.
 	src, err := newUDPSource(b.lab.near, behindFar(), tableEntries, 1000)
 	if err != nil {
 		return err
 	}
 	defer src.close()
-	// What arrives behind far is not for it, and is dropped there.
-	fresh, again := map[string]series{}, map[string]series{}
+	pass := func() error {
+		return onThread(func() error {
+			if err := pin(0); err != nil {
+				return err
+			}
+			return src.pass()
+		})
+	}
+	at := []place{b.lab.nearEgress()}
+	fresh, again := results{}, results{}
 	err = withStats(func() error {
-		at := []place{b.lab.nearEgress()}
-		for range b.rounds {
-			for _, v := range b.variants() {
-				for _, into := range []map[string]series{fresh, again} {
-					ns, err := v.measure(at, func() error {
-						return onThread(func() error {
-							if err := pin(0); err != nil {
-								return err
-							}
-							return src.pass()
-						})
-					})
-					if err != nil {
-						return err
-					}
-					into[v.name] = append(into[v.name], ns[0])
-				}
-				if v.forget == nil {
-					continue
-				}
-				if err := v.forget(); err != nil {
+		return b.interleave(false, func(v *variant) error {
+			if err := v.used(at, pass); err != nil {
+				return err
+			}
+			for _, into := range []results{fresh, again} {
+				ns, err := v.measure(at, pass)
+				if err != nil {
 					return err
 				}
+				into.add(v, ns[0])
 			}
-		}
-		return nil
+			return nil
+		})
 	})
 	if err != nil {
 		return err
 	}
 	b.net("100,000 flows, one packet each, insertion, net", nil, fresh)
 	b.net("  the next packet of each, net", nil, again)
+	return nil
+}
+
+// used fills and empties all tables of a variant: a new table hands out its
+// memory in order, one that has been in use does not, and that is slower.
+func (v *variant) used(at []place, pass func() error) error {
+	if v.forget == nil {
+		return nil
+	}
+	for range 2 {
+		if _, err := v.measure(at, pass); err != nil {
+			return err
+		}
+		if err := v.forget(); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
@@ -171,26 +191,11 @@ func (b *bench) twoCPUs() error {
 	defer w0.end()
 	w1 := startWorker(1, func() (int, error) { return far.send(sendBatch) })
 	defer w1.end()
-	places := []place{b.lab.nearEgress(), b.lab.nearIngress()}
-	tx, rx := map[string]series{}, map[string]series{}
-	err = withStats(func() error {
-		_, err := interleave(b.rounds, b.variants(), func(v *variant) (float64, error) {
-			ns, err := v.measure(places, func() error {
-				time.Sleep(b.slice)
-				return nil
-			})
-			if err != nil {
-				return 0, err
-			}
-			tx[v.name], rx[v.name] = append(tx[v.name], ns[0]), append(rx[v.name], ns[1])
-			return ns[0], nil
-		})
-		return err
-	})
+	got, err := b.timed(false, b.lab.nearEgress(), b.lab.nearIngress())
 	if err != nil {
 		return err
 	}
-	b.net("one flow on two CPUs, tx, net", nil, tx)
-	b.net("one flow on two CPUs, rx, net", nil, rx)
-	return nil
+	b.net("one flow on two CPUs, tx, net", nil, got[0])
+	b.net("one flow on two CPUs, rx, net", nil, got[1])
+	return errors.Join(w0.end(), w1.end())
 }

@@ -35,10 +35,7 @@ type bench struct {
 	options
 	*report
 	lab  *lab
-	base *baselines
-	tap  *tap
-	// Changed taps that are measured beside the tap.
-	extra []*variant
+	load *loaded
 }
 
 func main() {
@@ -120,21 +117,8 @@ func (b *bench) open() (err error) {
 	if b.lab, err = newLab(); err != nil {
 		return err
 	}
-	if b.base, err = newBaselines(); err != nil {
-		return err
-	}
-	if b.tap, err = newTap(); err != nil {
-		return err
-	}
-	for _, path := range b.compare {
-		v, done, err := loadVariant(path)
-		if err != nil {
-			return err
-		}
-		_ = done // the kernel frees it with the process
-		b.extra = append(b.extra, v)
-	}
-	return nil
+	b.load, err = load(b.compare)
+	return err
 }
 
 // withStats runs f while the kernel times every program, which costs each of
@@ -148,11 +132,8 @@ func withStats(f func() error) error {
 }
 
 func (b *bench) close() {
-	if b.tap != nil {
-		b.tap.close()
-	}
-	if b.base != nil {
-		b.base.close()
+	if b.load != nil {
+		b.load.close()
 	}
 	if b.lab != nil {
 		b.lab.close()

@@ -104,21 +104,3 @@ func (v *variant) measure(places []place, f func() error) (out []float64, err er
 	}
 	return out, nil
 }
-
-// interleave measures each variant in each round, beginning with another one
-// each time, so that what disturbs the machine disturbs all of them alike. The
-// result is by variant, then round.
-func interleave(rounds int, variants []*variant, one func(*variant) (float64, error)) (map[string]series, error) {
-	out := make(map[string]series, len(variants))
-	for r := range rounds {
-		for i := range variants {
-			v := variants[(r+i)%len(variants)]
-			ns, err := one(v)
-			if err != nil {
-				return nil, err
-			}
-			out[v.name] = append(out[v.name], ns)
-		}
-	}
-	return out, nil
-}

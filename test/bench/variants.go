@@ -6,8 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -45,7 +43,7 @@ func newBaselines() (*baselines, error) {
 	b.empty = both("empty", b.objs.BenchEmpty)
 	b.ring = both("ring", b.objs.BenchRing)
 	b.plain = both("plain", b.objs.BenchPlain)
-	b.plain.forget = func() error { return deletePlain(b.objs.BenchTable) }
+	b.plain.forget = func() error { return deleteAll(b.objs.BenchTable) }
 	return b, nil
 }
 
@@ -61,22 +59,6 @@ func (b *baselines) close() {
 	_ = b.events.Close()
 	<-b.drained
 	_ = b.objs.Close()
-}
-
-func deletePlain(m *ebpf.Map) error {
-	const batch = 4096
-	var cursor ebpf.MapBatchCursor
-	keys := make([]baselineFlowKey, batch)
-	values := make([]baselinePlainValue, batch)
-	for {
-		_, err := m.BatchLookupAndDelete(&cursor, keys, values, nil)
-		if errors.Is(err, ebpf.ErrKeyNotExist) {
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("empty %s: %w", m, err)
-		}
-	}
 }
 
 // tap is the tap itself, opened as the agent does, in a namespace where
@@ -175,40 +157,4 @@ func (t *tap) close() {
 		_ = t.flow.Close()
 	}
 	t.ns.close()
-}
-
-// loadVariant takes the tap's programs from an object file, to measure a
-// change to them beside what they are now.
-func loadVariant(path string) (*variant, func(), error) {
-	spec, err := ebpf.LoadCollectionSpec(path)
-	if err != nil {
-		return nil, nil, err
-	}
-	active := spec.Maps["flow_active"]
-	if active == nil || active.InnerMap == nil {
-		return nil, nil, fmt.Errorf("%s: not an object of the tap", path)
-	}
-	active.InnerMap.MaxEntries = tableEntries
-	coll, err := ebpf.NewCollection(spec)
-	if err != nil {
-		return nil, nil, fmt.Errorf("%s: %w", path, err)
-	}
-	v := &variant{
-		name:    strings.TrimSuffix(filepath.Base(path), ".o"),
-		ingress: coll.Programs["flow_ingress"],
-		egress:  coll.Programs["flow_egress"],
-	}
-	v.forget = func() error {
-		fresh, err := ebpf.NewMap(active.InnerMap.Copy())
-		if err != nil {
-			return err
-		}
-		defer fresh.Close()
-		return coll.Maps["flow_active"].Put(uint32(0), fresh)
-	}
-	if v.ingress == nil || v.egress == nil {
-		coll.Close()
-		return nil, nil, fmt.Errorf("%s: not an object of the tap", path)
-	}
-	return v, coll.Close, v.forget()
 }

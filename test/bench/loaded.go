@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import "fmt"
+
+// loaded are the programs as they lie in the kernel now.
+type loaded struct {
+	base *baselines
+	tap  *tap
+	// Changed taps that are measured beside the tap.
+	changed []*changed
+}
+
+func load(compare []string) (*loaded, error) {
+	l := &loaded{}
+	var err error
+	if l.base, err = newBaselines(); err == nil {
+		l.tap, err = newTap()
+	}
+	for _, path := range compare {
+		if err != nil {
+			break
+		}
+		var c *changed
+		if c, err = newChanged(path); err == nil {
+			l.changed = append(l.changed, c)
+		}
+	}
+	if err != nil {
+		l.close()
+		return nil, err
+	}
+	return l, nil
+}
+
+func (l *loaded) close() {
+	for _, c := range l.changed {
+		c.close()
+	}
+	if l.tap != nil {
+		l.tap.close()
+	}
+	if l.base != nil {
+		l.base.close()
+	}
+}
+
+// variants: the ring only where it is asked for, since it takes a processor of
+// its own to drain.
+func (l *loaded) variants(ring bool) []*variant {
+	v := []*variant{l.base.empty, l.base.plain, &l.tap.variant}
+	for _, c := range l.changed {
+		v = append(v, &c.variant)
+	}
+	if ring {
+		v = append(v, l.base.ring)
+	}
+	return v
+}
+
+// interleave measures each variant in each round, beginning with another one
+// each time, so that what disturbs the machine disturbs all of them alike. The
+// programs are loaded anew for each round: where the kernel happens to put
+// code and tables makes several ns of difference, which the median then does
+// not see.
+func (b *bench) interleave(ring bool, one func(*variant) error) error {
+	for r := range b.rounds {
+		b.load.close()
+		var err error
+		if b.load, err = load(b.compare); err != nil {
+			return fmt.Errorf("load: %w", err)
+		}
+		variants := b.load.variants(ring)
+		for i := range variants {
+			if err := one(variants[(r+i)%len(variants)]); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
