@@ -32,7 +32,7 @@ func (a *app) flows() *cobra.Command {
 		Long: `flows shows a row for each connection, as seen from one end: TX is what the local
 end sent. The arrow points from who opened the connection to the other end (→ the
 local end did, ← the remote end did, — it is older than the agent).
-On a terminal 1KB is 1,000 bytes, and a narrow one loses columns (PKTS, STATE);
+On a terminal 1KB is 1,000 bytes, and a narrow one loses columns (not with -o wide);
 in a pipe bytes and microseconds are plain numbers and no cell holds a blank.`,
 		Example: `  orb8 flows --sort rtt --limit 10
   orb8 flows --watch --protocol tcp --not-port 22

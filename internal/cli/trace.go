@@ -5,7 +5,6 @@ package cli
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -164,6 +163,8 @@ func (a *app) newEventPrinter(f *traceFlags, sum bool) *eventPrinter {
 	p := &eventPrinter{app: a}
 	if !f.output.json() {
 		p.table = render.NewEventTable(a.style(&f.output, a.screen()))
+		// The header tells a quiet stream from one that is not there yet.
+		_ = p.table.Flush(a.out)
 	}
 	if sum {
 		p.sums = newSums(maxSums)
@@ -186,13 +187,15 @@ func (p *eventPrinter) take(m *orb8v1.EventsResponse) {
 	}
 }
 
+// print writes to the buffer, which keeps an error and gives it with flush. Row
+// by row, so that the columns do not depend on how fast events come.
 func (p *eventPrinter) print(e *orb8v1.Event) {
-	if p.table != nil {
-		p.table.Add(e)
+	if p.table == nil {
+		_ = render.EventJSON(p.app.out, e)
 		return
 	}
-	// The buffer keeps an error and gives it again with flush.
-	_ = render.EventJSON(p.app.out, e)
+	p.table.Add(e)
+	_ = p.table.Flush(p.app.out)
 }
 
 func (p *eventPrinter) flushSums() {
@@ -201,11 +204,4 @@ func (p *eventPrinter) flushSums() {
 	}
 }
 
-func (p *eventPrinter) flush() error {
-	if p.table != nil {
-		if err := p.table.Flush(p.app.out); err != nil {
-			return fmt.Errorf("write events: %w", err)
-		}
-	}
-	return p.app.out.Flush()
-}
+func (p *eventPrinter) flush() error { return p.app.out.Flush() }

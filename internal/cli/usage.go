@@ -26,11 +26,24 @@ func flagError(cmd *cobra.Command, err error) error {
 	case errors.Is(err, pflag.ErrHelp):
 		return err
 	case errors.As(err, &value):
-		return usagef("--%s %q: %v", value.GetFlag().Name, value.GetValue(), value.Unwrap())
+		return usagef("--%s %q: %s", value.GetFlag().Name, value.GetValue(), allowed(value))
 	case errors.As(err, &unknown) && unknown.GetSpecifiedShortnames() == "":
 		return usagef("unknown flag --%s%s", unknown.GetSpecifiedName(), meant(unknown.GetSpecifiedName(), flagNames(cmd)))
 	}
 	return usagef("%v", err)
+}
+
+// allowed tells what a flag takes; the types of pflag say only what they got.
+func allowed(e *pflag.InvalidValueError) string {
+	switch e.GetFlag().Value.Type() {
+	case "uint32":
+		return "not a number: allowed are whole numbers from 1 on"
+	case "duration":
+		return "not a time: allowed are times as 500ms, 30s or 5m"
+	case "bool":
+		return "allowed are true and false"
+	}
+	return e.Unwrap().Error()
 }
 
 func flagNames(cmd *cobra.Command) (names []string) {

@@ -17,8 +17,10 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/status"
 
 	orb8v1 "github.com/orb8/orb8/api/orb8/v1"
 )
@@ -29,6 +31,9 @@ const (
 	connectTimeout = 2 * time.Second
 	// answerTimeout bounds one question.
 	answerTimeout = 30 * time.Second
+	// pulse is how often a quiet stream is checked, and how long one check may
+	// take: an agent whose node froze or fell off the network says nothing.
+	pulse = 10 * time.Second
 )
 
 // Client asks one Observer. Its methods are safe for concurrent use.
@@ -38,6 +43,7 @@ type Client struct {
 	health  healthv1.HealthClient
 	dial    *dialer
 	close   func() error
+	pulse   time.Duration
 }
 
 // Dial prepares a client; the connection is made by the first question.
@@ -66,6 +72,7 @@ func newClient(a Address, conn *grpc.ClientConn, d *dialer) *Client {
 		health:  healthv1.NewHealthClient(conn),
 		dial:    d,
 		close:   conn.Close,
+		pulse:   pulse,
 	}
 }
 
@@ -113,19 +120,27 @@ func (c *Client) Flows(ctx context.Context, q *orb8v1.FlowsRequest) iter.Seq2[*o
 // which is.
 func (c *Client) Events(ctx context.Context, q *orb8v1.EventsRequest) iter.Seq2[*orb8v1.EventsResponse, error] {
 	return func(yield func(*orb8v1.EventsResponse, error) bool) {
-		ctx, cancel := context.WithCancel(ctx)
-		defer cancel()
+		caller := ctx
+		// The caller's deadline is its normal end: told to the Observer, it
+		// would come back as an error, in a race with the caller's own clock.
+		ctx, cancel := context.WithCancelCause(context.WithoutCancel(caller))
+		defer cancel(nil)
+		defer context.AfterFunc(caller, func() { cancel(nil) })()
 		stream, err := c.api.Events(ctx, q)
 		if err != nil {
-			if ctx.Err() == nil {
+			if caller.Err() == nil {
 				yield(nil, c.explain(ctx, err, false))
 			}
 			return
 		}
+		go c.feelPulse(ctx, cancel)
 		for {
 			m, err := stream.Recv()
 			switch {
+			case caller.Err() != nil:
+				return
 			case ctx.Err() != nil:
+				yield(nil, context.Cause(ctx))
 				return
 			case err != nil:
 				yield(nil, c.explain(ctx, err, true))
@@ -133,6 +148,27 @@ func (c *Client) Events(ctx context.Context, q *orb8v1.EventsRequest) iter.Seq2[
 			case !yield(m, nil):
 				return
 			}
+		}
+	}
+}
+
+// feelPulse ends a stream when the Observer stops to answer. Any answer will
+// do; a connection that breaks is noticed by the stream itself.
+func (c *Client) feelPulse(ctx context.Context, cancel context.CancelCauseFunc) {
+	tick := time.NewTicker(c.pulse)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		check, done := context.WithTimeout(ctx, c.pulse)
+		_, err := c.health.Check(check, &healthv1.HealthCheckRequest{})
+		done()
+		if status.Code(err) == codes.DeadlineExceeded && ctx.Err() == nil {
+			cancel(&Error{c.Address.String() + " does not answer any more", c.command("status")})
+			return
 		}
 	}
 }

@@ -92,7 +92,7 @@ type flowColumn struct {
 // flowColumns are all there are, in their order in every view.
 func flowColumns() []flowColumn {
 	return []flowColumn{
-		{inEvents | inEventsWide, column{title: "TIME"}, flowRow.clock},
+		{inEvents | inEventsWide, column{title: "TIME", usual: 12, usualRaw: 24}, flowRow.clock},
 		{inEvents | inEventsWide, column{title: "EVENT", usual: 7}, flowRow.event},
 		{inWide, column{title: "NODE"}, func(r flowRow) cell { return cell{text: r.flow.GetNode()} }},
 		{inWide, column{title: "INTERFACE"}, func(r flowRow) cell { return cell{text: r.flow.GetTap().GetInterface()} }},
@@ -103,8 +103,8 @@ func flowColumns() []flowColumn {
 		{inWide, column{title: "REMOTE_IP"}, func(r flowRow) cell { return cell{text: r.flow.GetRemote().GetIp()} }},
 		{inAll, column{title: "PROTO", usual: 6}, func(r flowRow) cell { return cell{text: protocolName(r.flow.GetProtocol())} }},
 		{inFlows | inWide, column{title: "STATE", drop: 2}, flowRow.state},
-		{inAll, column{title: "TX", raw: "TX_BYTES", right: true, usual: 8}, func(r flowRow) cell { return r.bytes(r.moved.GetTxBytes(), r.moved != nil) }},
-		{inAll, column{title: "RX", raw: "RX_BYTES", right: true, usual: 8}, func(r flowRow) cell { return r.bytes(r.moved.GetRxBytes(), r.moved != nil) }},
+		{inAll, column{title: "TX", raw: "TX_BYTES", right: true, usual: 7}, func(r flowRow) cell { return r.bytes(r.moved.GetTxBytes(), r.moved != nil) }},
+		{inAll, column{title: "RX", raw: "RX_BYTES", right: true, usual: 7}, func(r flowRow) cell { return r.bytes(r.moved.GetRxBytes(), r.moved != nil) }},
 		{inRates, column{title: "TX/S", raw: "TX_BYTES/S", right: true}, func(r flowRow) cell { return r.bytes(r.rate.Tx, r.rate.Known) }},
 		{inRates, column{title: "RX/S", raw: "RX_BYTES/S", right: true}, func(r flowRow) cell { return r.bytes(r.rate.Rx, r.rate.Known) }},
 		{inLists, column{title: "PKTS", raw: "PACKETS", right: true, drop: 1, usual: 6}, func(r flowRow) cell {
@@ -112,9 +112,9 @@ func flowColumns() []flowColumn {
 		}},
 		{inWide, column{title: "TX_PKTS", raw: "TX_PACKETS", right: true}, func(r flowRow) cell { return r.count(r.moved.GetTxPackets(), r.moved != nil) }},
 		{inWide, column{title: "RX_PKTS", raw: "RX_PACKETS", right: true}, func(r flowRow) cell { return r.count(r.moved.GetRxPackets(), r.moved != nil) }},
-		{inAll, column{title: "RTT", raw: "RTT_US", right: true, usual: 7}, func(r flowRow) cell { return r.micros(r.flow.GetHealth().GetRttUs()) }},
+		{inAll, column{title: "RTT", raw: "RTT_US", right: true, usual: 6, drop: 4}, func(r flowRow) cell { return r.micros(r.flow.GetHealth().GetRttUs()) }},
 		{inWide, column{title: "MIN_RTT", raw: "MIN_RTT_US", right: true}, func(r flowRow) cell { return r.micros(r.flow.GetHealth().GetMinRttUs()) }},
-		{inAll, column{title: "RETR", raw: "RETRANSMITS", right: true}, flowRow.retransmits},
+		{inAll, column{title: "RETR", raw: "RETRANSMITS", right: true, drop: 3}, flowRow.retransmits},
 		{inWide, column{title: "FIRST_SEEN"}, func(r flowRow) cell { return r.date(r.flow.GetFirstSeenNs()) }},
 		{inFlowsWide, column{title: "LAST_SEEN"}, func(r flowRow) cell { return r.date(r.flow.GetLastSeenNs()) }},
 		{inWide, column{title: "PID", right: true}, func(r flowRow) cell { return numberCell(uint64(r.flow.GetLocal().GetPid())) }},

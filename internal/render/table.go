@@ -55,15 +55,15 @@ type column struct {
 	fit bool
 	// drop: a narrow terminal loses column 1 first, then 2; 0 stays always.
 	drop int
-	// The width that its cells usually take.
-	usual int
+	// The width that its cells usually take, and raw ones where that is more.
+	usual, usualRaw int
 }
 
 const (
 	gap = "  "
 	// Cut cells keep that much; columns are dropped before cells of a fitting
 	// column get narrower than comfortable.
-	minFit, comfortable = 10, 22
+	minFit, comfortable = 10, 16
 )
 
 // Table lines up rows and writes them when flushed. Between flushes it keeps
@@ -88,7 +88,11 @@ func newTable(style Style, columns []column) *Table {
 // the columns still.
 func (t *Table) reserve() {
 	for i, c := range t.columns {
-		t.widths[i] = max(t.widths[i], c.usual)
+		usual := c.usual
+		if !t.style.Human {
+			usual = max(usual, c.usualRaw)
+		}
+		t.widths[i] = max(t.widths[i], usual)
 	}
 }
 
