@@ -34,8 +34,8 @@ type Conn struct {
 	Netns    uint32
 	Protocol Protocol
 	Kind     ConnKind
-	// Has a name so that the compiler compares and hashes 48 plain bytes.
-	zero [2]byte
+	// Named, so that the compiler compares and hashes 48 plain bytes; zero.
+	Reserved [2]byte
 }
 
 // Ports are the ports as shown to people: an ICMP echo id is not a port.

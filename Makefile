@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+# `make` or `make help` lists what there is to do.
+
+GO      ?= go
+BIN     := bin
+SUDO    := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+GOFUMPT := $(GO) tool -modfile=tools/gofumpt/go.mod gofumpt
+STATICCHECK := $(GO) tool -modfile=tools/staticcheck/go.mod staticcheck
+
+.DEFAULT_GOAL := help
+.PHONY: help run build test unit smoke-test bench generate check-generated lint fmt verify-setup test-deps generate-deps clean
+
+help: ## list these targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: build ## build, and show this machine's connections live (root)
+	$(SUDO) $(BIN)/orb8 --standalone flows --watch
+
+build: ## build bin/orb8 and bin/orb8-agent (needs only Go)
+	CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN)/ ./cmd/...
+
+test: test-deps ## install by apt what the tests need, and run them all (root)
+	$(SUDO) env "PATH=$$PATH" ORB8_REQUIRE_KERNEL=1 $(GO) test -count=1 ./...
+	$(MAKE) smoke-test
+
+unit: ## the tests that need neither root nor a kernel, with the race detector
+	$(GO) test -race ./api/... ./internal/cli/... ./internal/client/... ./internal/enrich/... ./internal/event/... ./internal/filter/... ./internal/observer/... ./internal/render/... ./internal/store/... ./internal/wire/...
+
+smoke-test: build ## start the agent as a user would and ask it (root)
+	$(SUDO) env "PATH=$$PATH" test/smoke/smoke.sh $(BIN)
+
+bench: ## measure the tap and the agent beside their baselines: one table (root)
+	$(SUDO) env "PATH=$$PATH" $(GO) run ./test/bench
+
+generate: generate-deps ## regenerate the kernel objects and the API
+	$(GO) generate ./...
+
+check-generated: generate ## fail if what is committed is not what is generated
+	@git diff --exit-code --stat -- '*.pb.go' '*_bpfel.go' '*_bpfel.o' || { echo "generated files are not up to date: commit the result of make generate"; exit 1; }
+
+lint: ## format, vet, staticcheck
+	@out=$$($(GOFUMPT) -l .); [ -z "$$out" ] || { echo "not formatted (make fmt):"; echo "$$out"; exit 1; }
+	$(GO) vet ./...
+	$(STATICCHECK) ./...
+
+fmt: ## format the Go code
+	$(GOFUMPT) -w .
+
+verify-setup: ## say what this machine has of what orb8 needs
+	@test/smoke/verify-setup.sh
+
+# Debian and Ubuntu; elsewhere install these by hand.
+TEST_PACKAGES     := iproute2 iperf3 nftables ethtool
+GENERATE_PACKAGES := clang-19 llvm-19 libbpf-dev linux-libc-dev protobuf-compiler
+
+test-deps:
+	@test/smoke/apt.sh $(TEST_PACKAGES)
+
+generate-deps:
+	@test/smoke/apt.sh $(GENERATE_PACKAGES)
+
+clean:
+	rm -rf $(BIN) dist
