@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"testing"
+	"time"
+
+	"github.com/spf13/pflag"
+)
+
+func lookup(env map[string]string) func(string) (string, bool) {
+	return func(name string) (string, bool) {
+		v, ok := env[name]
+		return v, ok
+	}
+}
+
+func TestSettingsComeFromFlagThenEnvironment(t *testing.T) {
+	cfg := Defaults()
+	fs := pflag.NewFlagSet("", pflag.ContinueOnError)
+	err := cfg.bind(fs, lookup(map[string]string{
+		"ORB8_GRPC_PORT":         "7000",
+		"ORB8_HEALTH_PORT":       "7001",
+		"ORB8_FLOW_TIMEOUT_SECS": "45",
+		"ORB8_EPOCH":             "250ms",
+		"ORB8_SOCKET":            "",
+		"ORB8_LISTEN":            "", // set but empty: as if not set
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := fs.Parse([]string{"--health-port=8001", "--shutdown-timeout=3"}); err != nil {
+		t.Fatal(err)
+	}
+	want := Defaults()
+	want.GRPCPort, want.HealthPort = 7000, 8001
+	want.FlowTimeout, want.Epoch, want.ShutdownTimeout = 45*time.Second, 250*time.Millisecond, 3*time.Second
+	want.Socket = ""
+	if cfg != want {
+		t.Errorf("settings are\n%+v, want\n%+v", cfg, want)
+	}
+	if err := cfg.finish(); err != nil || cfg.Node == "" || cfg.Log == nil {
+		t.Errorf("finish: %v, %+v", err, cfg)
+	}
+}
+
+func TestDefaultsAreTheOriginals(t *testing.T) {
+	cfg, err := FromEnv(lookup(nil))
+	if err != nil || cfg.finish() != nil {
+		t.Fatal(err)
+	}
+	if cfg.GRPCPort != 9090 || cfg.HealthPort != 9091 || cfg.Listen != "127.0.0.1" || cfg.MaxFlows != 100_000 ||
+		cfg.FlowTimeout != 30*time.Second || cfg.FollowerQueue != 1000 || cfg.ShutdownTimeout != 10*time.Second ||
+		cfg.ExpirationInterval != 10*time.Second || cfg.MaxQueryLimit != 10_000 || cfg.TableEntries != 100_000 || cfg.Epoch != time.Second {
+		t.Errorf("defaults: %+v", cfg)
+	}
+}
