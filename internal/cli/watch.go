@@ -114,7 +114,7 @@ func (a *app) watchOnce(ctx context.Context, c *client.Client, f *flowsFlags, r 
 	if screen.terminal && !f.output.json() {
 		return a.redraw(screen, &page, lines, r.number == 0)
 	}
-	if r.number > 0 && !f.output.json() {
+	if r.number > 0 && page.Len() > 0 {
 		fmt.Fprintln(a.out)
 	}
 	a.out.Write(page.Bytes())
