@@ -81,10 +81,9 @@ func (f *flowsFlags) request() *orb8v1.FlowsRequest {
 	return &orb8v1.FlowsRequest{Include: f.filter.include, Exclude: f.filter.exclude, Sort: sorts[f.sort.value], Limit: f.limit}
 }
 
-// answer is one answer to the question. With keep, the flows are in it; else
-// they were handed on as they came.
+// answer is what one answer holds beside its flows, which were handed on as they
+// came.
 type answer struct {
-	flows    []*orb8v1.FlowRecord
 	shown    int
 	summary  *orb8v1.Summary
 	warnings []string

@@ -89,13 +89,3 @@ func (a *app) style(o *outputFlag, s screen) render.Style {
 		Width: s.width,
 	}
 }
-
-// note tells what an answer says about itself: beside the answer on a
-// terminal, else on standard error, so that the answer stays parseable.
-func (a *app) note(s screen, line string) {
-	if s.terminal {
-		fmt.Fprintln(a.out, render.Escape(line))
-		return
-	}
-	a.say(line)
-}
