@@ -117,6 +117,38 @@ func newUDPPair(l *lab) (near, far *udpSource, err error) {
 	return near, far, nil
 }
 
+// udpReader takes packets off a socket, many in a system call.
+type udpReader struct {
+	fd   int
+	msgs []mmsghdr
+	iov  unix.Iovec
+}
+
+func newUDPReader(fd int) *udpReader {
+	r := &udpReader{fd: fd, msgs: make([]mmsghdr, sendBatch)}
+	body := make([]byte, payload)
+	r.iov.Base = &body[0]
+	r.iov.SetLen(payload)
+	for i := range r.msgs {
+		r.msgs[i].hdr.Iov = &r.iov
+		r.msgs[i].hdr.SetIovlen(1)
+	}
+	return r
+}
+
+// receive waits for packets, or for the socket's own limit, and counts them.
+func (r *udpReader) receive() (int, error) {
+	n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, uintptr(r.fd),
+		uintptr(unsafe.Pointer(&r.msgs[0])), uintptr(len(r.msgs)), unix.MSG_WAITFORONE, 0, 0)
+	switch errno {
+	case 0:
+		return int(n), nil
+	case unix.EAGAIN, unix.EINTR:
+		return 0, nil
+	}
+	return 0, fmt.Errorf("receive: %w", errno)
+}
+
 // boundSocket makes a UDP socket in the calling thread's namespace.
 func boundSocket(at netip.AddrPort) (int, error) {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
