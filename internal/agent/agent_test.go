@@ -143,6 +143,33 @@ func TestTotalsNeverShrink(t *testing.T) {
 	}
 }
 
+// TestInterfacesThatAreGone: their accounts are summed in one, which adds up.
+func TestInterfacesThatAreGone(t *testing.T) {
+	bpftest.RequireKernel(t, bpftest.BPF)
+	p := bpftest.NewPair(t)
+	a := start(t, p.A.Netns, "ORB8_FLOW_TIMEOUT_SECS=1", "ORB8_EXPIRATION_INTERVAL_SECS=1")
+	p.A.Ping(p.B.IP4, 3)
+	egress := func(name string) *pb.Audit {
+		for _, i := range a.status().Interfaces {
+			if i.Tap.Interface == name {
+				return i.Egress
+			}
+		}
+		return nil
+	}
+	var before *pb.Counter
+	bpftest.Eventually(t, "the pings to be counted", func() bool {
+		before = egress("veth0").Counted
+		return before.Packets >= 3
+	})
+	p.A.Command("ip", "link", "del", "veth0")
+	bpftest.Eventually(t, "the account to be folded", func() bool { return egress("(gone)") != nil && egress("veth0") == nil })
+	after := egress("(gone)")
+	if after.Counted.Packets < before.Packets || after.UnaccountedPackets != 0 || after.Flows.Packets != 0 {
+		t.Errorf("before %v, after %v", before, after)
+	}
+}
+
 // TestEndsWithOpenStreams: SIGTERM ends followers, exits 0, leaves no socket.
 func TestEndsWithOpenStreams(t *testing.T) {
 	bpftest.RequireKernel(t, bpftest.BPF)

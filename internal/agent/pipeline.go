@@ -107,8 +107,19 @@ func (p *pipeline) epoch() {
 	p.failed = err
 	p.feed.Flush()
 	if p.last.Sub(p.expired) >= p.cfg.ExpirationInterval {
-		p.flows.Expire(p.last)
-		p.expired = p.last
+		p.expire()
+	}
+}
+
+// expire forgets connections that are idle, and interfaces that are gone and
+// have none left.
+func (p *pipeline) expire() {
+	p.flows.Expire(p.last)
+	p.expired = p.last
+	into := p.tap.Folded()
+	err := p.tap.Fold(p.cfg.FlowTimeout, func(i event.Iface) bool { return p.flows.Fold(i, into) })
+	if err != nil {
+		p.log.Warn("accounts of interfaces that are gone", "error", err)
 	}
 }
 

@@ -201,6 +201,24 @@ func (s *Flows) Sums(i event.Iface) Sums {
 	return Sums{}
 }
 
+// Fold adds the totals of an interface that is gone to those of another. An
+// interface that still has flows stays until they expire, and Fold says no.
+func (s *Flows) Fold(from, into event.Iface) bool {
+	sums := s.ifaces[from]
+	if sums == nil {
+		return true
+	}
+	if sums.Live != (event.Traffic{}) {
+		return false
+	}
+	s.lastSums = nil
+	delete(s.ifaces, from)
+	to := s.sums(into)
+	to.Remainder.Add(sums.Remainder)
+	to.Segmentation.Add(sums.Segmentation)
+	return true
+}
+
 // Stats of the table.
 type Stats struct {
 	Flows, MaxFlows int

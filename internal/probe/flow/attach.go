@@ -41,6 +41,9 @@ func (t *Tap) Sync() error {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.closed {
+		return errClosed
+	}
 	seen := make(map[uint32]bool, len(links))
 	for _, l := range links {
 		if !tapped(l, masters) {
@@ -51,9 +54,10 @@ func (t *Tap) Sync() error {
 		p := t.ports[index]
 		if p != nil && p.gone.IsZero() {
 			t.renamed(p, l.Attrs().Name)
-			if p.How != "" {
+			if p.How != "" && p.attached() {
 				continue
 			}
+			p.release()
 		}
 		t.attach(l)
 	}
@@ -126,10 +130,7 @@ func (t *Tap) attachBoth(p *port, encap string) error {
 		return err
 	}
 	if err := t.attachPrograms(p, &prog.objs); err != nil {
-		for _, c := range p.links {
-			_ = c.Close()
-		}
-		p.links, p.How = nil, ""
+		p.release()
 		return explain(err)
 	}
 	after, err := readDevices()
@@ -168,7 +169,7 @@ func attachTCX(p *port, progs *kernelPrograms) error {
 		if err != nil {
 			return err
 		}
-		p.links = append(p.links, l)
+		p.links = append(p.links, tcxLink{l})
 	}
 	p.How = string(AttachTCX)
 	return nil
@@ -194,20 +195,57 @@ func kind(l netlink.Link) string {
 	return ""
 }
 
-// detach ends the tap on one interface and keeps its account.
+// detach ends the tap on one interface and keeps its account, which is read up
+// to this moment where the interface is still there.
 func (t *Tap) detach(p *port) {
+	before, err1 := readDevices()
+	p.release()
+	after, err2 := readDevices()
+	if c, ok := before[p.Iface.Index]; ok && err1 == nil {
+		p.low.read(c)
+	}
+	if c, ok := after[p.Iface.Index]; ok && err2 == nil {
+		p.high.read(c)
+	}
+	p.gone = time.Now()
+	p.Problem = "gone"
+	t.log.Info("Detached flow probe", "interface", p.Name)
+}
+
+// attached tells whether all that was attached still is. Another process may
+// remove a filter, and an index may come back as another interface.
+func (p *port) attached() bool {
+	for _, c := range p.links {
+		if a, ok := c.(interface{ attached() bool }); ok && !a.attached() {
+			return false
+		}
+	}
+	return true
+}
+
+func (p *port) release() {
 	for _, c := range p.links {
 		// The interface has usually taken the attachment along already.
 		_ = c.Close()
 	}
-	p.links, p.How, p.gone = nil, "", time.Now()
-	p.Problem = "gone"
-	t.log.Info("Detached flow probe", "interface", p.Name)
+	p.links, p.How = nil, ""
+}
+
+// tcxLink is a link that tells whether its interface is still there.
+type tcxLink struct{ link.Link }
+
+func (l tcxLink) attached() bool {
+	info, err := l.Info()
+	if err != nil || info.TCX() == nil {
+		return true // not told; nothing says that it is gone
+	}
+	return info.TCX().Ifindex != 0
 }
 
 func (t *Tap) detachAll() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.closed = true
 	var err error
 	for _, p := range t.ports {
 		for _, c := range p.links {
@@ -245,14 +283,15 @@ func (t *Tap) Follow(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case _, open := <-updates:
+		case u, open := <-updates:
 			if !open {
 				if ctx.Err() != nil {
 					return nil
 				}
 				return t.refollow(ctx, failed)
 			}
-			drain(updates)
+			t.lastWords(&u)
+			t.drain(updates)
 		case <-sweep.C:
 		}
 		if err := t.Sync(); err != nil {
@@ -281,15 +320,35 @@ func (t *Tap) refollow(ctx context.Context, failed <-chan error) error {
 }
 
 // drain takes what else has arrived: one look at the interfaces answers all.
-func drain(updates <-chan netlink.LinkUpdate) {
+func (t *Tap) drain(updates <-chan netlink.LinkUpdate) {
 	for {
 		select {
-		case _, open := <-updates:
+		case u, open := <-updates:
 			if !open {
 				return
 			}
+			t.lastWords(&u)
 		default:
 			return
 		}
+	}
+}
+
+// lastWords reads the counters that an interface takes leave with: it cannot
+// be asked any more.
+func (t *Tap) lastWords(u *netlink.LinkUpdate) {
+	if u.Header.Type != unix.RTM_DELLINK || u.IfInfomsg.Family != unix.AF_UNSPEC || u.Link == nil || u.Attrs().Statistics == nil {
+		return
+	}
+	st := u.Attrs().Statistics
+	c := deviceCounters{
+		rx: event.Counter{Packets: st.RxPackets, Bytes: st.RxBytes},
+		tx: event.Counter{Packets: st.TxPackets, Bytes: st.TxBytes},
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if p := t.ports[uint32(u.Attrs().Index)]; p != nil && p.How != "" {
+		p.low.read(c)
+		p.high.read(c)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -173,6 +174,19 @@ func clsact(index int) *netlink.GenericQdisc {
 type clsactFilter struct{ *netlink.BpfFilter }
 
 func (f clsactFilter) Close() error { return unlessGone(netlink.FilterDel(f.BpfFilter)) }
+
+// attached looks for the filter where it was put.
+func (f clsactFilter) attached() bool {
+	at := &netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: f.LinkIndex}}
+	filters, err := netlink.FilterList(at, f.Parent)
+	if err != nil {
+		return unlessGone(err) != nil
+	}
+	return slices.ContainsFunc(filters, func(other netlink.Filter) bool {
+		b, ok := other.(*netlink.BpfFilter)
+		return ok && b.Name == f.Name
+	})
+}
 
 type clsactQdisc int
 

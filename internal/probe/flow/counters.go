@@ -82,6 +82,12 @@ func (b *baseline) read(reading deviceCounters) {
 	b.now.tx.Add(b.prior.tx)
 }
 
+// add takes over what another interface counted.
+func (b *baseline) add(o deviceCounters) {
+	b.now.rx.Add(o.rx)
+	b.now.tx.Add(o.tx)
+}
+
 // since is what was counted between two readings; a device that was reset
 // starts again at zero.
 func since(now, then event.Counter) event.Counter {

@@ -30,25 +30,51 @@ func (r restTotals) at(iface event.Iface, egress bool) *event.Account {
 	return r[p]
 }
 
+func (r restTotals) add(key *kernelRestKey, iface event.Iface, perCPU []kernelRestValue) {
+	a := r.at(iface, key.Direction == 1)
+	n, seg := sum(perCPU)
+	a.Segmentation.Add(seg)
+	switch key.Class {
+	case classNotIP:
+		a.NotIP.Add(n)
+	case classOverflow:
+		a.Overflow.Add(n)
+	default:
+		a.Malformed.Add(n)
+	}
+}
+
+func (r restTotals) move(from, into event.Iface) {
+	for _, egress := range []bool{false, true} {
+		if a := r[restPlace{from, egress}]; a != nil {
+			b := r.at(into, egress)
+			b.Overflow.Add(a.Overflow)
+			b.NotIP.Add(a.NotIP)
+			b.Malformed.Add(a.Malformed)
+			b.Segmentation.Add(a.Segmentation)
+			delete(r, restPlace{from, egress})
+		}
+	}
+}
+
+func (r restTotals) clone() restTotals {
+	c := make(restTotals, len(r))
+	for p, a := range r {
+		copied := *a
+		c[p] = &copied
+	}
+	return c
+}
+
 // readRest sums the kernel's rest counters. What found no room among them has
 // lost its interface and is under the zero Iface, as overflow.
 func (t *Tap) readRest() (restTotals, error) {
-	totals := restTotals{}
+	totals := t.folded.clone()
 	var key kernelRestKey
 	var perCPU []kernelRestValue
 	it := t.rest.Iterate()
 	for it.Next(&key, &perCPU) {
-		a := totals.at(event.Iface{Netns: key.Netns, Index: key.Ifindex}, key.Direction == 1)
-		n, seg := sum(perCPU)
-		a.Segmentation.Add(seg)
-		switch key.Class {
-		case classNotIP:
-			a.NotIP.Add(n)
-		case classOverflow:
-			a.Overflow.Add(n)
-		default:
-			a.Malformed.Add(n)
-		}
+		totals.add(&key, event.Iface{Netns: key.Netns, Index: key.Ifindex}, perCPU)
 	}
 	if err := it.Err(); err != nil {
 		return nil, fmt.Errorf("read rest counters: %w", err)

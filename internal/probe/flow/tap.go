@@ -67,15 +67,21 @@ type Tap struct {
 
 	// What was counted without a connection, as of the last epoch.
 	totals restTotals
+	// The part of it of interfaces that are gone for good.
+	folded restTotals
 
 	netns uint32
-	// mu guards ports, programs and owner: what is attached where.
+	// mu guards ports, gone, programs and owner: what is attached where.
 	mu       sync.Mutex
 	ports    map[uint32]*port
+	gone     *port // the sum of those that are gone for good
 	programs map[uint32]*instance
 	owner    *clsactOwner
 	refused  bool // this kernel has no TCX
+	closed   bool
 }
+
+var errClosed = errors.New("flow tap is closed")
 
 // Open loads the maps and programs; nothing is attached yet. Missing rights
 // and features come back as errors that say what is missing.
@@ -99,6 +105,7 @@ func Open(cfg Config) (*Tap, error) {
 		values:   make([]kernelFlowValue, batch),
 		ports:    make(map[uint32]*port),
 		programs: make(map[uint32]*instance),
+		folded:   restTotals{},
 	}
 	var err error
 	if t.netns, err = ownNetns(); err != nil {
@@ -165,6 +172,9 @@ func explain(err error) error {
 // The interfaces' counters are read on both sides of the swap, so that what
 // the tap counted up to the swap lies between the two readings.
 func (t *Tap) Epoch(apply func(*event.Delta)) error {
+	if t.outer == nil {
+		return errClosed
+	}
 	if err := t.readPorts(func(p *port) *baseline { return &p.low }); err != nil {
 		return err
 	}
@@ -227,6 +237,9 @@ func (t *Tap) Interfaces() []event.Interface {
 	out := make([]event.Interface, 0, len(t.ports)+1)
 	for _, p := range t.ports {
 		out = append(out, t.account(p.Interface, p.low.now, p.high.now))
+	}
+	if t.gone != nil {
+		out = append(out, t.account(t.gone.Interface, t.gone.low.now, t.gone.high.now))
 	}
 	if t.totals[restPlace{egress: false}] != nil || t.totals[restPlace{egress: true}] != nil {
 		out = append(out, t.account(event.Interface{Problem: "more interfaces than the overflow table has room for"}, deviceCounters{}, deviceCounters{}))
