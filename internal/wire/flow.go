@@ -5,6 +5,8 @@
 package wire
 
 import (
+	"strings"
+
 	pb "github.com/orb8/orb8/api/orb8/v1"
 	"github.com/orb8/orb8/internal/event"
 )
@@ -66,13 +68,17 @@ func end(ip event.IP, port uint16, id *event.Identity) *pb.End {
 	}
 	e.Namespace, e.Pod, e.PodUid, e.Container = id.Namespace, id.Pod, id.PodUID, id.Container
 	e.Node, e.Zone, e.Labels = id.Node, id.Zone, id.Labels
-	e.Unit, e.Process, e.Pid = id.Unit, id.Process, id.PID
-	e.Class, e.Service, e.Fqdn = string(id.Class), id.Service, id.FQDN
+	// A process chooses its own name, and protobuf refuses what is not UTF-8.
+	e.Unit, e.Process, e.Pid = text(id.Unit), text(id.Process), id.PID
+	e.Class, e.Service, e.Fqdn = string(id.Class), id.Service, text(id.FQDN)
 	if id.Workload.Name != "" {
 		e.Workload = &pb.Workload{Kind: id.Workload.Kind, Name: id.Workload.Name}
 	}
 	return e
 }
+
+// text marks what is not UTF-8.
+func text(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
 
 // health is absent when nothing is known.
 func health(f *event.Flow) *pb.Health {

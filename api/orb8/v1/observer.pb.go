@@ -855,8 +855,8 @@ type FlowRecord struct {
 	// refused. UDP: refused where an ICMP port-unreachable said so. Else empty.
 	State  string  `protobuf:"bytes,16,opt,name=state,proto3" json:"state,omitempty"`
 	Health *Health `protobuf:"bytes,17,opt,name=health,proto3" json:"health,omitempty"`
-	// Packet number of later fragments carries no ports: such records hold all
-	// later fragments between two addresses.
+	// Later fragments carry no ports: such a record holds all later fragments of
+	// one protocol between two addresses.
 	Fragments bool `protobuf:"varint,18,opt,name=fragments,proto3" json:"fragments,omitempty"`
 	// The tuple as translated, where it differs from the socket's. Not filled
 	// before Services are known.
@@ -1582,6 +1582,8 @@ type Loss struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Where: table_full, flows_evicted, follower, ...
 	Stage string `protobuf:"bytes,1,opt,name=stage,proto3" json:"stage,omitempty"`
+	// In answers to Flows and Status: since the agent started. In a stream of
+	// Events: since the message before.
 	Count uint64 `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`
 	// One sentence: what it means and what to do.
 	Hint          string `protobuf:"bytes,3,opt,name=hint,proto3" json:"hint,omitempty"`
@@ -1711,7 +1713,8 @@ type Summary struct {
 	Remainder *Traffic `protobuf:"bytes,4,opt,name=remainder,proto3" json:"remainder,omitempty"`
 	// Traffic counted without connection detail because the table was full.
 	Overflow *Traffic `protobuf:"bytes,5,opt,name=overflow,proto3" json:"overflow,omitempty"`
-	// What the interfaces counted and the tap did not.
+	// What the interfaces counted and the tap did not. Where the tap counted more
+	// than an interface, this is 0 and Audit has the signed number.
 	Unaccounted *Traffic     `protobuf:"bytes,6,opt,name=unaccounted,proto3" json:"unaccounted,omitempty"`
 	Nodes       []*NodeState `protobuf:"bytes,7,rep,name=nodes,proto3" json:"nodes,omitempty"`
 	// The range of time covered, Unix nanoseconds.

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package wire
+
+import (
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+
+	pb "github.com/orb8/orb8/api/orb8/v1"
+	"github.com/orb8/orb8/internal/event"
+)
+
+// TestHostileNamesDoNotSpoilAnAnswer: protobuf refuses to send what is not
+// UTF-8, and a process may call itself anything.
+func TestHostileNamesDoNotSpoilAnAnswer(t *testing.T) {
+	s := Source{}
+	r := s.Flow(&event.Flow{Local: &event.Identity{Process: "a\xff\xfe", Unit: "\xc3"}, Remote: &event.Identity{FQDN: "x\x80.example"}})
+	if _, err := proto.Marshal(r); err != nil {
+		t.Fatal(err)
+	}
+	if r.Local.Process != "a\uFFFD" || r.Remote.Fqdn != "x\uFFFD.example" {
+		t.Errorf("names read %q and %q", r.Local.Process, r.Remote.Fqdn)
+	}
+}
+
+// TestRecordSaysWhatIsNotKnown by leaving it out.
+func TestRecordSaysWhatIsNotKnown(t *testing.T) {
+	s := Source{}
+	r := s.Flow(&event.Flow{Conn: event.Conn{Protocol: event.UDP}})
+	if r.Health != nil || r.Delta != nil || r.State != "" || r.Local.Class != "unknown" || r.OpenedBy != pb.Opener_OPENER_UNKNOWN {
+		t.Errorf("record %v", r)
+	}
+	echo := s.Flow(&event.Flow{Conn: event.Conn{Protocol: event.ICMP, Kind: event.ConnEchoOpenedLocal, LocalPort: 7}})
+	if echo.Local.Port != 0 {
+		t.Error("an echo id is not a port")
+	}
+	if f := s.Flow(&event.Flow{Conn: event.Conn{Protocol: event.UDP, Kind: event.ConnFragment}}); !f.Fragments {
+		t.Error("fragments are not marked")
+	}
+}
+
+// TestKindsAndStatesMatchTheirMessages: the numbers are converted by value.
+func TestKindsAndStatesMatchTheirMessages(t *testing.T) {
+	for k, want := range map[event.Kind]pb.EventKind{
+		event.KindTraffic: pb.EventKind_EVENT_KIND_TRAFFIC,
+		event.KindOpened:  pb.EventKind_EVENT_KIND_OPENED,
+		event.KindClosed:  pb.EventKind_EVENT_KIND_CLOSED,
+		event.KindRefused: pb.EventKind_EVENT_KIND_REFUSED,
+		event.KindReset:   pb.EventKind_EVENT_KIND_RESET,
+	} {
+		if pb.EventKind(k) != want {
+			t.Errorf("%v is %v on the wire", k, pb.EventKind(k))
+		}
+	}
+	for o, want := range map[event.Opener]pb.Opener{
+		event.OpenerUnknown: pb.Opener_OPENER_UNKNOWN,
+		event.OpenerLocal:   pb.Opener_OPENER_LOCAL,
+		event.OpenerRemote:  pb.Opener_OPENER_REMOTE,
+	} {
+		if pb.Opener(o) != want {
+			t.Errorf("%v is %v on the wire", o, pb.Opener(o))
+		}
+	}
+}
