@@ -25,6 +25,7 @@ type port struct {
 	// What the device counted since attaching lies between the two.
 	low, high baseline
 	gone      time.Time
+	unread    bool // gone before its last counters were read
 }
 
 // Sync makes what is attached match the interfaces that exist. It returns an
@@ -206,6 +207,8 @@ func (t *Tap) detach(p *port) {
 	}
 	if c, ok := after[p.Iface.Index]; ok && err2 == nil {
 		p.high.read(c)
+	} else {
+		p.unread = true
 	}
 	p.gone = time.Now()
 	p.Problem = "gone"
@@ -347,7 +350,8 @@ func (t *Tap) lastWords(u *netlink.LinkUpdate) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if p := t.ports[uint32(u.Attrs().Index)]; p != nil && p.How != "" {
+	if p := t.ports[uint32(u.Attrs().Index)]; p != nil && (p.How != "" || p.unread) {
+		p.unread = false
 		p.low.read(c)
 		p.high.read(c)
 	}

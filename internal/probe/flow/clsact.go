@@ -8,12 +8,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
-	"strings"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -32,7 +29,8 @@ const DefaultStateDir = "/run/orb8"
 const (
 	filterPrefix   = "orb8-"
 	filterPriority = 1
-	filterHandle   = 1
+	// Not the first handles, which others take or replace without a look.
+	filterHandle = 0x6f38
 )
 
 // clsactOwner is this process as the owner of filters and qdiscs.
@@ -109,6 +107,9 @@ func (t *Tap) attachClsact(p *port, progs *kernelPrograms) error {
 		if err := addFilter(f); err != nil {
 			return fmt.Errorf("clsact filter: %w", err)
 		}
+		if f.Priority != filterPriority {
+			t.log.Warn("another filter runs before the flow probe and may hide packets from it", "interface", p.Name)
+		}
 		// Filters go before the qdisc.
 		p.links = append([]io.Closer{clsactFilter{f}}, p.links...)
 	}
@@ -116,28 +117,43 @@ func (t *Tap) attachClsact(p *port, progs *kernelPrograms) error {
 	return nil
 }
 
-// addFilter takes the first free handle: another filter may share the priority.
+// addFilter takes the first free place: another filter may have the handle, or
+// the priority for one protocol only, which the kernel refuses to share.
 func addFilter(f *netlink.BpfFilter) error {
 	var err error
 	for range 16 {
-		if err = netlink.FilterAdd(f); !errors.Is(err, unix.EEXIST) {
+		err = netlink.FilterAdd(f)
+		switch {
+		case errors.Is(err, unix.EEXIST):
+			f.Handle++
+		case errors.Is(err, unix.EINVAL):
+			f.Priority++
+		default:
 			return err
 		}
-		f.Handle++
 	}
 	return err
 }
 
+// makeQdisc tells whether the qdisc is orb8's to remove. One that another orb8
+// made is: whoever is the last on it removes it.
 func (t *Tap) makeQdisc(i event.Iface) (made bool, err error) {
-	if has, err := hasClsact(int(i.Index)); has || err != nil {
+	has, err := hasClsact(int(i.Index))
+	if err != nil || has && !noted(t.cfg.StateDir, i) {
 		return false, err
 	}
 	if err := t.owner.noteQdisc(i); err != nil {
 		return false, fmt.Errorf("note clsact qdisc: %w", err)
 	}
+	if has {
+		return true, nil
+	}
 	err = netlink.QdiscAdd(clsact(int(i.Index)))
-	if errors.Is(err, unix.EEXIST) { // somebody was quicker
-		return false, nil
+	if errors.Is(err, unix.EEXIST) { // somebody was quicker, or has the other kind
+		if has, err := hasClsact(int(i.Index)); has || err != nil {
+			return false, err
+		}
+		return false, errors.New("an ingress qdisc is where clsact has to go (see: tc qdisc show)")
 	}
 	if err != nil {
 		return false, fmt.Errorf("clsact qdisc: %w", err)
@@ -192,11 +208,17 @@ type clsactQdisc int
 
 // Close removes the qdisc unless somebody else's filter is on it by now.
 func (q clsactQdisc) Close() error {
+	_, err := q.remove()
+	return err
+}
+
+func (q clsactQdisc) remove() (removed bool, err error) {
 	filters, err := clsactFilters(int(q))
 	if err != nil || len(filters) > 0 {
-		return unlessGone(err)
+		return false, unlessGone(err)
 	}
-	return unlessGone(netlink.QdiscDel(clsact(int(q))))
+	err = netlink.QdiscDel(clsact(int(q)))
+	return err == nil, unlessGone(err)
 }
 
 func unlessGone(err error) error {
@@ -221,133 +243,4 @@ func clsactFilters(index int) ([]netlink.Filter, error) {
 		all = append(all, filters...)
 	}
 	return all, nil
-}
-
-// Cleanup removes, in the calling thread's network namespace, what earlier
-// processes left behind when they were killed, and tells what it removed.
-// What belongs to a living process stays.
-func Cleanup(stateDir string) ([]string, error) {
-	if stateDir == "" {
-		stateDir = DefaultStateDir
-	}
-	netns, err := ownNetns()
-	if err != nil {
-		return nil, err
-	}
-	links, err := netlink.LinkList()
-	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
-		return nil, fmt.Errorf("list interfaces: %w", err)
-	}
-	dead := newDeadTokens(stateDir)
-	var removed []string
-	for _, l := range links {
-		did, e := cleanLink(l, netns, dead)
-		removed = append(removed, did...)
-		err = errors.Join(err, e)
-	}
-	return removed, errors.Join(err, dead.forget(netns))
-}
-
-func cleanLink(l netlink.Link, netns uint32, dead *deadTokens) (removed []string, err error) {
-	index, name := l.Attrs().Index, l.Attrs().Name
-	filters, err := clsactFilters(index)
-	if err != nil {
-		return nil, unlessGone(err)
-	}
-	for _, f := range filters {
-		b, ok := f.(*netlink.BpfFilter)
-		if !ok || !strings.HasPrefix(b.Name, filterPrefix) || !dead.is(strings.TrimPrefix(b.Name, filterPrefix)) {
-			continue
-		}
-		if err := unlessGone(netlink.FilterDel(b)); err != nil {
-			return removed, fmt.Errorf("remove filter of %s: %w", name, err)
-		}
-		removed = append(removed, fmt.Sprintf("%s: filter %s", name, b.Name))
-	}
-	if !dead.madeQdisc(event.Iface{Netns: netns, Index: uint32(index)}) {
-		return removed, nil
-	}
-	if has, err := hasClsact(index); err != nil || !has {
-		return removed, unlessGone(err)
-	}
-	if err := clsactQdisc(index).Close(); err != nil {
-		return removed, fmt.Errorf("remove qdisc of %s: %w", name, err)
-	}
-	return append(removed, name+": clsact qdisc"), nil
-}
-
-// deadTokens knows which tokens belong to no living process, and the qdiscs
-// that their owners made.
-type deadTokens struct {
-	dir    string
-	known  map[string]bool
-	qdiscs map[event.Iface]bool
-	files  map[string][]event.Iface
-}
-
-func newDeadTokens(dir string) *deadTokens {
-	d := &deadTokens{dir: dir, known: map[string]bool{}, qdiscs: map[event.Iface]bool{}, files: map[string][]event.Iface{}}
-	files, _ := filepath.Glob(tokenFile(dir, "*"))
-	for _, f := range files {
-		d.is(strings.TrimPrefix(filepath.Base(f), "clsact-"))
-	}
-	return d
-}
-
-// is tells whether the owner of a token is dead: its file can be locked, or is
-// not there any more.
-func (d *deadTokens) is(token string) bool {
-	if dead, ok := d.known[token]; ok {
-		return dead
-	}
-	d.known[token] = d.look(token)
-	return d.known[token]
-}
-
-func (d *deadTokens) look(token string) bool {
-	f, err := os.Open(tokenFile(d.dir, token))
-	if errors.Is(err, fs.ErrNotExist) {
-		return true
-	}
-	if err != nil {
-		return false
-	}
-	defer f.Close()
-	if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil {
-		return false
-	}
-	b, err := os.ReadFile(f.Name())
-	if err != nil {
-		return false
-	}
-	made := []event.Iface{}
-	for line := range strings.Lines(string(b)) {
-		ns, index, _ := strings.Cut(strings.TrimSpace(line), " ")
-		n, err1 := strconv.ParseUint(ns, 10, 32)
-		i, err2 := strconv.ParseUint(index, 10, 32)
-		if err1 == nil && err2 == nil {
-			iface := event.Iface{Netns: uint32(n), Index: uint32(i)}
-			made = append(made, iface)
-			d.qdiscs[iface] = true
-		}
-	}
-	d.files[token] = made
-	return true
-}
-
-func (d *deadTokens) madeQdisc(i event.Iface) bool { return d.qdiscs[i] }
-
-// forget removes the files of dead owners whose work was all in this namespace.
-func (d *deadTokens) forget(netns uint32) error {
-	var err error
-	for token, made := range d.files {
-		elsewhere := false
-		for _, i := range made {
-			elsewhere = elsewhere || i.Netns != netns
-		}
-		if !elsewhere {
-			err = errors.Join(err, os.Remove(tokenFile(d.dir, token)))
-		}
-	}
-	return err
 }

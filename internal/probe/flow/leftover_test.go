@@ -135,6 +135,44 @@ func TestPriorityTaken(t *testing.T) {
 	l.checkConserved(&p.A)
 }
 
+// The older kind of qdisc cannot share its place: the status says so, and the
+// tap leaves nothing.
+func TestIngressQdiscInTheWay(t *testing.T) {
+	bpftest.RequireKernel(t, bpftest.BPF)
+	p := bpftest.NewPair(t)
+	p.A.Do(func() {
+		q := &netlink.Ingress{QdiscAttrs: netlink.QdiscAttrs{LinkIndex: p.A.Index,
+			Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_INGRESS}}
+		if err := netlink.QdiscAdd(q); err != nil {
+			t.Fatal(err)
+		}
+	})
+	l := tapOn(t, p.A.Netns, Config{Attach: AttachClsact})
+	places := l.tap.Interfaces()
+	if len(places) != 1 || places[0].How != "" || !strings.Contains(places[0].Problem, "ingress qdisc") {
+		t.Errorf("interfaces %+v", places)
+	}
+	if n := hooked(t, p.A.Netns, p.A.Name); n != 0 {
+		t.Errorf("%d filters", n)
+	}
+}
+
+// Two taps on one interface share the qdisc, and the last one removes it.
+func TestLastOneRemovesQdisc(t *testing.T) {
+	bpftest.RequireKernel(t, bpftest.BPF)
+	p := bpftest.NewPair(t)
+	cfg := Config{Attach: AttachClsact, StateDir: t.TempDir()}
+	first, second := tapOn(t, p.A.Netns, cfg), tapOn(t, p.A.Netns, cfg)
+	first.close()
+	if n := hooked(t, p.A.Netns, p.A.Name); n != 2 {
+		t.Errorf("%d filters of the second tap", n)
+	}
+	second.close()
+	if qdisc(t, p.A.Netns, p.A.Name) {
+		t.Error("nobody removed the qdisc")
+	}
+}
+
 // With TCX the tap runs before what was there already.
 func TestFirstInChain(t *testing.T) {
 	bpftest.RequireKernel(t, bpftest.BPF, bpftest.TCX)
@@ -214,7 +252,7 @@ func TestCleanupLeavesOthers(t *testing.T) {
 	p := bpftest.NewPair(t)
 	dir := t.TempDir()
 	kill := startChild(t, p.A.Netns, AttachClsact, dir)
-	addForeign(t, &p.A, 1, unix.ETH_P_ALL)
+	addForeign(t, &p.A, 1, unix.ETH_P_ALL) // at the first handle, as most do
 	kill()
 	cleanup(t, p.A.Netns, dir, 2)
 	if n := hooked(t, p.A.Netns, p.A.Name); n != 1 || !qdisc(t, p.A.Netns, p.A.Name) {

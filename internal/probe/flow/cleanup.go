@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package flow
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/orb8/orb8/internal/event"
+)
+
+// Cleanup removes, in the calling thread's network namespace, what earlier
+// processes left behind when they were killed, and tells what it removed.
+// What belongs to a living process stays.
+func Cleanup(stateDir string) ([]string, error) {
+	if stateDir == "" {
+		stateDir = DefaultStateDir
+	}
+	netns, err := ownNetns()
+	if err != nil {
+		return nil, err
+	}
+	links, err := netlink.LinkList()
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+		return nil, fmt.Errorf("list interfaces: %w", err)
+	}
+	dead := newDeadTokens(stateDir)
+	var removed []string
+	for _, l := range links {
+		did, e := cleanLink(l, netns, dead)
+		removed = append(removed, did...)
+		err = errors.Join(err, e)
+	}
+	return removed, errors.Join(err, dead.forget(netns))
+}
+
+func cleanLink(l netlink.Link, netns uint32, dead *deadTokens) (removed []string, err error) {
+	index, name := l.Attrs().Index, l.Attrs().Name
+	filters, err := clsactFilters(index)
+	if err != nil {
+		return nil, unlessGone(err)
+	}
+	for _, f := range filters {
+		b, ok := f.(*netlink.BpfFilter)
+		if !ok || !strings.HasPrefix(b.Name, filterPrefix) || !dead.is(strings.TrimPrefix(b.Name, filterPrefix)) {
+			continue
+		}
+		if err := unlessGone(netlink.FilterDel(b)); err != nil {
+			return removed, fmt.Errorf("remove filter of %s: %w", name, err)
+		}
+		removed = append(removed, fmt.Sprintf("%s: filter %s", name, b.Name))
+	}
+	if !dead.madeQdisc(event.Iface{Netns: netns, Index: uint32(index)}) {
+		return removed, nil
+	}
+	if has, err := hasClsact(index); err != nil || !has {
+		return removed, unlessGone(err)
+	}
+	did, err := clsactQdisc(index).remove()
+	if err != nil {
+		return removed, fmt.Errorf("remove qdisc of %s: %w", name, err)
+	}
+	if did {
+		removed = append(removed, name+": clsact qdisc")
+	}
+	return removed, nil
+}
+
+// deadTokens knows which tokens belong to no living process, and the qdiscs
+// that their owners made.
+type deadTokens struct {
+	dir    string
+	known  map[string]bool
+	qdiscs map[event.Iface]bool
+	files  map[string][]event.Iface
+}
+
+func newDeadTokens(dir string) *deadTokens {
+	d := &deadTokens{dir: dir, known: map[string]bool{}, qdiscs: map[event.Iface]bool{}, files: map[string][]event.Iface{}}
+	files, _ := filepath.Glob(tokenFile(dir, "*"))
+	for _, f := range files {
+		d.is(strings.TrimPrefix(filepath.Base(f), "clsact-"))
+	}
+	return d
+}
+
+// is tells whether the owner of a token is dead: its file can be locked, or is
+// not there any more.
+func (d *deadTokens) is(token string) bool {
+	if dead, ok := d.known[token]; ok {
+		return dead
+	}
+	d.known[token] = d.look(token)
+	return d.known[token]
+}
+
+func (d *deadTokens) look(token string) bool {
+	f, err := os.Open(tokenFile(d.dir, token))
+	if errors.Is(err, fs.ErrNotExist) {
+		return true
+	}
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil {
+		return false
+	}
+	made, err := readNotes(f.Name())
+	if err != nil {
+		return false
+	}
+	for _, i := range made {
+		d.qdiscs[i] = true
+	}
+	d.files[token] = made
+	return true
+}
+
+// readNotes is what an owner wrote down with noteQdisc.
+func readNotes(path string) ([]event.Iface, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	var made []event.Iface
+	for line := range strings.Lines(string(b)) {
+		ns, index, _ := strings.Cut(strings.TrimSpace(line), " ")
+		n, err1 := strconv.ParseUint(ns, 10, 32)
+		i, err2 := strconv.ParseUint(index, 10, 32)
+		if err1 == nil && err2 == nil {
+			made = append(made, event.Iface{Netns: uint32(n), Index: uint32(i)})
+		}
+	}
+	return made, nil
+}
+
+// noted tells whether any owner, dead or alive, wrote a qdisc down.
+func noted(dir string, i event.Iface) bool {
+	files, _ := filepath.Glob(tokenFile(dir, "*"))
+	return slices.ContainsFunc(files, func(f string) bool {
+		made, err := readNotes(f)
+		return err == nil && slices.Contains(made, i)
+	})
+}
+
+func (d *deadTokens) madeQdisc(i event.Iface) bool { return d.qdiscs[i] }
+
+// forget removes the files of dead owners whose work was all in this namespace.
+func (d *deadTokens) forget(netns uint32) error {
+	var err error
+	for token, made := range d.files {
+		elsewhere := false
+		for _, i := range made {
+			elsewhere = elsewhere || i.Netns != netns
+		}
+		if !elsewhere {
+			err = errors.Join(err, os.Remove(tokenFile(d.dir, token)))
+		}
+	}
+	return err
+}
