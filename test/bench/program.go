@@ -3,7 +3,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"time"
 
@@ -56,25 +55,10 @@ type reading struct {
 	spent time.Duration
 }
 
-func read(p *ebpf.Program) (reading, error) {
-	s, err := p.Stats()
-	if err != nil {
-		return reading{}, fmt.Errorf("program statistics: %w", err)
-	}
-	return reading{s.RunCount, s.Runtime}, nil
-}
-
-// perRun is the mean between two readings, in ns.
-func perRun(from, to reading) (float64, error) {
-	if to.runs == from.runs {
-		return 0, errors.New("program statistics: the program did not run")
-	}
-	return float64(to.spent-from.spent) / float64(to.runs-from.runs), nil
-}
-
 // measure runs f with the variant attached alone, and gives the mean time of
-// one run of the program in ns, one number a place.
-func (v *variant) measure(places []place, f func() error) (out []float64, err error) {
+// one run of the program in ns, one number a place. On a busy machine traffic
+// can stand still for as long as f: then f runs again.
+func (v *variant) measure(places []place, f func() error) ([]float64, error) {
 	for _, p := range places {
 		l, err := v.attach(p)
 		if err != nil {
@@ -82,25 +66,48 @@ func (v *variant) measure(places []place, f func() error) (out []float64, err er
 		}
 		defer l.Close()
 	}
-	from := make([]reading, len(places))
-	for i, p := range places {
-		if from[i], err = read(v.program(p)); err != nil {
-			return nil, err
-		}
-	}
-	if err := f(); err != nil {
+	from, err := v.readings(places)
+	if err != nil {
 		return nil, err
 	}
-	for i, p := range places {
-		to, err := read(v.program(p))
+	const tries = 20
+	for range tries {
+		if err := f(); err != nil {
+			return nil, err
+		}
+		to, err := v.readings(places)
 		if err != nil {
 			return nil, err
 		}
-		ns, err := perRun(from[i], to)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", v.name, err)
+		if out, ok := perRun(from, to); ok {
+			return out, nil
 		}
-		out = append(out, ns)
+	}
+	return nil, fmt.Errorf("%s: no packet came", v.name)
+}
+
+func (v *variant) readings(places []place) ([]reading, error) {
+	out := make([]reading, len(places))
+	for i, p := range places {
+		s, err := v.program(p).Stats()
+		if err != nil {
+			return nil, fmt.Errorf("program statistics: %w", err)
+		}
+		out[i] = reading{s.RunCount, s.Runtime}
 	}
 	return out, nil
+}
+
+// perRun is the mean between two readings, in ns; false where one place had no
+// run.
+func perRun(from, to []reading) ([]float64, bool) {
+	out := make([]float64, len(from))
+	for i := range from {
+		runs := to[i].runs - from[i].runs
+		if runs == 0 {
+			return nil, false
+		}
+		out[i] = float64(to[i].spent-from[i].spent) / float64(runs)
+	}
+	return out, true
 }
