@@ -29,10 +29,14 @@ type Pair struct{ A, B End }
 func NewPair(t testing.TB) *Pair {
 	t.Helper()
 	p := &Pair{
-		A: End{Netns: NewNetns(t), Name: "veth0", MAC: net.HardwareAddr{2, 0, 0, 0, 0x88, 1},
-			IP4: netip.MustParseAddr("10.88.0.1"), IP6: netip.MustParseAddr("fd88::1")},
-		B: End{Netns: NewNetns(t), Name: "veth0", MAC: net.HardwareAddr{2, 0, 0, 0, 0x88, 2},
-			IP4: netip.MustParseAddr("10.88.0.2"), IP6: netip.MustParseAddr("fd88::2")},
+		A: End{
+			Netns: NewNetns(t), Name: "veth0", MAC: net.HardwareAddr{2, 0, 0, 0, 0x88, 1},
+			IP4: netip.MustParseAddr("10.88.0.1"), IP6: netip.MustParseAddr("fd88::1"),
+		},
+		B: End{
+			Netns: NewNetns(t), Name: "veth0", MAC: net.HardwareAddr{2, 0, 0, 0, 0x88, 2},
+			IP4: netip.MustParseAddr("10.88.0.2"), IP6: netip.MustParseAddr("fd88::2"),
+		},
 	}
 	p.A.AddVeth(p.B.Netns, p.A.Name, p.B.Name)
 	p.A.configure(&p.B)

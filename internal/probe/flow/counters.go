@@ -47,18 +47,19 @@ func parseStats(b []byte) (index uint32, c deviceCounters, ok bool) {
 		return 0, c, false
 	}
 	index = binary.NativeEndian.Uint32(b[4:])
-	attrs, err := nl.ParseRouteAttr(b[sizeofIfStats:])
-	if err != nil {
-		return 0, c, false
-	}
-	for _, a := range attrs {
-		if a.Attr.Type != linkStats64 || len(a.Value) < minLinkStats64 {
-			continue
+	for b = b[sizeofIfStats:]; len(b) >= unix.SizeofRtAttr; {
+		size := int(binary.NativeEndian.Uint16(b))
+		if size < unix.SizeofRtAttr || size > len(b) {
+			break
 		}
-		u := func(i int) uint64 { return binary.NativeEndian.Uint64(a.Value[8*i:]) }
-		c.rx = event.Counter{Packets: u(0), Bytes: u(2)}
-		c.tx = event.Counter{Packets: u(1), Bytes: u(3)}
-		return index, c, true
+		value := b[unix.SizeofRtAttr:size]
+		if binary.NativeEndian.Uint16(b[2:]) == linkStats64 && len(value) >= minLinkStats64 {
+			u := func(i int) uint64 { return binary.NativeEndian.Uint64(value[8*i:]) }
+			c.rx = event.Counter{Packets: u(0), Bytes: u(2)}
+			c.tx = event.Counter{Packets: u(1), Bytes: u(3)}
+			return index, c, true
+		}
+		b = b[min(len(b), (size+3)&^3):] // attributes are aligned to four bytes
 	}
 	return 0, c, false
 }

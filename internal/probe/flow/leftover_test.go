@@ -76,8 +76,10 @@ func addForeign(t *testing.T, e *bpftest.End, priority, protocol uint16) {
 			}
 		}
 		err := netlink.FilterAdd(&netlink.BpfFilter{
-			FilterAttrs: netlink.FilterAttrs{LinkIndex: e.Index, Parent: netlink.HANDLE_MIN_INGRESS,
-				Handle: 1, Protocol: protocol, Priority: priority},
+			FilterAttrs: netlink.FilterAttrs{
+				LinkIndex: e.Index, Parent: netlink.HANDLE_MIN_INGRESS,
+				Handle: 1, Protocol: protocol, Priority: priority,
+			},
 			Fd: prog.FD(), Name: "foreign", DirectAction: true,
 		})
 		if err != nil {
@@ -141,8 +143,10 @@ func TestIngressQdiscInTheWay(t *testing.T) {
 	bpftest.RequireKernel(t, bpftest.BPF)
 	p := bpftest.NewPair(t)
 	p.A.Do(func() {
-		q := &netlink.Ingress{QdiscAttrs: netlink.QdiscAttrs{LinkIndex: p.A.Index,
-			Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_INGRESS}}
+		q := &netlink.Ingress{QdiscAttrs: netlink.QdiscAttrs{
+			LinkIndex: p.A.Index,
+			Handle:    netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_INGRESS,
+		}}
 		if err := netlink.QdiscAdd(q); err != nil {
 			t.Fatal(err)
 		}

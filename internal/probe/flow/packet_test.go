@@ -50,8 +50,10 @@ func TestRecordsIPv4(t *testing.T) {
 	for words := 6; words <= 15; words++ {
 		ip := v4
 		ip.Options = make([]byte, 4*(words-5))
-		records = append(records, record{name: fmt.Sprintf("header of %d words", words),
-			frame: Packet(Ether{}, ip, tcp), protocol: event.TCP, ports: [2]uint16{4000, 443}})
+		records = append(records, record{
+			name:  fmt.Sprintf("header of %d words", words),
+			frame: Packet(Ether{}, ip, tcp), protocol: event.TCP, ports: [2]uint16{4000, 443},
+		})
 	}
 	k.checkRecords(t, records)
 }
