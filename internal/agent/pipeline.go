@@ -132,7 +132,7 @@ func (p *pipeline) apply(d *event.Delta) {
 		p.who.Identify(f)
 	}
 	if p.feed.Wanted(happened) {
-		p.event.Flow, p.event.Delta = *f, d.Traffic
+		p.event.Flow, p.event.Delta, p.event.Overflow = *f, d.Traffic, d.Overflow
 		p.feed.Publish(happened, &p.event)
 	}
 }

@@ -158,6 +158,8 @@ type Delta struct {
 	FirstTx bool
 	// Health was read from a socket.
 	HasSocket bool
+	// Packets of all connections that the epoch's table had no room for.
+	Overflow uint64
 }
 
 // Opener tells which end opened a connection.
@@ -258,4 +260,6 @@ type Event struct {
 	// What moved in [DeltaStart, DeltaEnd).
 	Delta                Traffic
 	DeltaStart, DeltaEnd int64
+	// Packets of that time, of any connection, that were counted without one.
+	Overflow uint64
 }

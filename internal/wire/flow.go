@@ -48,6 +48,9 @@ func (s *Source) Event(e *event.Event) *pb.Event {
 	r := s.Flow(&e.Flow)
 	r.Delta = Traffic(e.Delta)
 	r.DeltaStartNs, r.DeltaEndNs = e.DeltaStart, e.DeltaEnd
+	if e.Overflow > 0 {
+		r.Loss = &pb.Loss{Stage: "table_full", Count: e.Overflow, Hint: "packets of this epoch that were counted without their connection, perhaps this one"}
+	}
 	return &pb.Event{Kind: pb.EventKind(e.Kind), TimeNs: e.Time, Flow: r}
 }
 

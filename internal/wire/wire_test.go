@@ -40,6 +40,17 @@ func TestRecordSaysWhatIsNotKnown(t *testing.T) {
 	}
 }
 
+// TestEventSaysWhatItsEpochLost, since its connection's packets may be there.
+func TestEventSaysWhatItsEpochLost(t *testing.T) {
+	s := Source{}
+	if e := s.Event(&event.Event{}); e.Flow.Loss != nil {
+		t.Errorf("nothing was lost, but %v", e.Flow.Loss)
+	}
+	if e := s.Event(&event.Event{Overflow: 3}); e.Flow.Loss.GetCount() != 3 || e.Flow.Loss.GetStage() != "table_full" {
+		t.Errorf("loss %v", e.Flow.Loss)
+	}
+}
+
 // TestKindsAndStatesMatchTheirMessages: the numbers are converted by value.
 func TestKindsAndStatesMatchTheirMessages(t *testing.T) {
 	for k, want := range map[event.Kind]pb.EventKind{

@@ -862,8 +862,8 @@ type FlowRecord struct {
 	// before Services are known.
 	TranslatedLocal  *End `protobuf:"bytes,19,opt,name=translated_local,json=translatedLocal,proto3" json:"translated_local,omitempty"`
 	TranslatedRemote *End `protobuf:"bytes,20,opt,name=translated_remote,json=translatedRemote,proto3" json:"translated_remote,omitempty"`
-	// The connection passed the table's room in this epoch: what is counted
-	// without detail for its interface and protocol.
+	// In events: what the epoch lost. A full table counts packets without their
+	// connection, and this one's may be among them.
 	Loss          *Loss `protobuf:"bytes,21,opt,name=loss,proto3" json:"loss,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

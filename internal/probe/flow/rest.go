@@ -44,6 +44,14 @@ func (r restTotals) add(key *kernelRestKey, iface event.Iface, perCPU []kernelRe
 	}
 }
 
+// overflow is how many packets the table had no room for.
+func (r restTotals) overflow() (packets uint64) {
+	for _, a := range r {
+		packets += a.Overflow.Packets
+	}
+	return packets
+}
+
 func (r restTotals) move(from, into event.Iface) {
 	for _, egress := range []bool{false, true} {
 		if a := r[restPlace{from, egress}]; a != nil {

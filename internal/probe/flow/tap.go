@@ -187,10 +187,12 @@ func (t *Tap) Epoch(apply func(*event.Delta)) error {
 	if err := t.clock.anchor(); err != nil {
 		return err
 	}
+	overflow := t.totals.overflow()
 	var err error
 	if t.totals, err = t.readRest(); err != nil {
 		return err
 	}
+	t.delta.Overflow = t.totals.overflow() - overflow
 	if err := t.readPorts(func(p *port) *baseline { return &p.high }); err != nil {
 		return err
 	}
