@@ -21,9 +21,11 @@ type Netns struct {
 	handle netns.NsHandle
 }
 
-// NewNetns makes a namespace with nothing in it but a loopback that is down.
+// NewNetns makes a namespace with nothing in it but a loopback that is down. It
+// skips the test as RequireKernel does.
 func NewNetns(t testing.TB) *Netns {
 	t.Helper()
+	RequireKernel(t)
 	n := &Netns{t: t, handle: netns.None()}
 	err := onThread(func() (err error) {
 		n.handle, err = netns.New()

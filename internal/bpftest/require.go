@@ -22,11 +22,10 @@ type Feature struct {
 
 // The features that tests ask for.
 var (
-	BPF         = Feature{"batch operations and bounded loops on tc", 5, 10}
-	TCX         = Feature{"TCX", 6, 6}
-	RunGSO      = Feature{"test runs with gso_segs", 5, 7}
-	NftNumgen   = Feature{"nftables numgen", 4, 9}
-	VethOffload = Feature{"veth with GRO", 5, 13}
+	BPF          = Feature{"what the programs need at least", 5, 10}
+	VethOffload  = Feature{"veth with GRO", 5, 13}
+	TCX          = Feature{"TCX", 6, 6}
+	TunnelLength = Feature{"lengths of tunnelled super-packets", 6, 17}
 )
 
 // RequireKernel skips the test where it cannot run: not as root, or on a kernel

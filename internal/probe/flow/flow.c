@@ -134,7 +134,12 @@ static __always_inline void measure(struct __sk_buff *skb, __u32 headers, struct
 		return;
 	}
 	s->seg_packets = s->packets - 1;
-	s->seg_bytes = s->seg_packets * (headers + tag);
+	s->seg_bytes = s->seg_packets * headers;
+	/* On egress the kernel has worked it out, since 6.17 with the inner
+	 * headers of a tunnel. */
+	if (skb->wire_len > skb->len + s->seg_bytes)
+		s->seg_bytes = skb->wire_len - skb->len;
+	s->seg_bytes += s->seg_packets * tag;
 	s->bytes += s->seg_bytes;
 }
 
