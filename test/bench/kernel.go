@@ -10,7 +10,8 @@ import (
 
 const hotFlows = 16
 
-// results are each variant's rounds, in ns for a run of the program.
+// results are each variant's rounds; in ns for a run of the program, where they
+// are not rates.
 type results map[string]series
 
 func (r results) add(v *variant, ns float64) { r[v.name] = append(r[v.name], ns) }

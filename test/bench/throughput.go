@@ -23,54 +23,61 @@ func (b *bench) throughput() error {
 	return nil
 }
 
-// rates are what was counted in a second, round by round.
-type rates struct{ untapped, empty, tap series }
+// untapped is the name of the rounds without a program.
+const untapped = "untapped"
 
-// onAndOff compares the rate of what moves without the tap, with the tap, and
+// onAndOff compares the rate of what moves without a program, with the tap, and
 // with the empty program in its place, in rounds that begin with another each
-// time. rate measures until it has waited for a slice of time.
-func (b *bench) onAndOff(rate func() float64) (r rates, err error) {
+// time. rate measures for a slice of time.
+func (b *bench) onAndOff(rate func() float64) (r results, err error) {
 	stop := b.load.tap.everySecond()
 	defer func() { err = errors.Join(err, stop()) }()
-	with := func(v *variant, into *series) error {
-		if v != nil {
-			for _, p := range []place{b.lab.nearIngress(), b.lab.nearEgress()} {
-				l, err := v.attach(p)
-				if err != nil {
-					return err
-				}
-				defer l.Close()
-			}
-		}
-		time.Sleep(b.slice / 10) // settle
-		*into = append(*into, rate())
-		return nil
+	all := []*variant{{name: untapped}, b.load.base.empty, &b.load.tap.variant}
+	for _, c := range b.load.changed {
+		all = append(all, &c.variant)
 	}
+	r = results{}
 	for i := range max(pairs, 2*b.rounds) {
-		for j := range 3 {
-			switch (i + j) % 3 {
-			case 0:
-				err = with(nil, &r.untapped)
-			case 1:
-				err = with(b.load.base.empty, &r.empty)
-			case 2:
-				err = with(&b.load.tap.variant, &r.tap)
-			}
-			if err != nil {
-				return r, err
+		for j := range all {
+			v := all[(i+j)%len(all)]
+			if err := b.rateWith(v, rate, r); err != nil {
+				return nil, err
 			}
 		}
 	}
 	return r, nil
 }
 
-func (b *bench) addRates(measure, unit string, scale float64, r rates) {
-	row := result{Measure: measure, Unit: "×", Bar: atLeast(0.97)}.of(r.tap.over(r.untapped))
-	row = row.beside("empty", r.empty.over(r.untapped))
-	row.Baselines = append(row.Baselines,
-		baseline{"tapped", r.tap.median() * scale, unit},
-		baseline{"untapped", r.untapped.median() * scale, unit})
-	b.add(row)
+func (b *bench) rateWith(v *variant, rate func() float64, into results) error {
+	if v.egress != nil {
+		for _, p := range []place{b.lab.nearIngress(), b.lab.nearEgress()} {
+			l, err := v.attach(p)
+			if err != nil {
+				return err
+			}
+			defer l.Close()
+		}
+	}
+	time.Sleep(b.slice / 10) // settle
+	into.add(v, rate())
+	return nil
+}
+
+// rates are shown in a unit that is so many times what was counted.
+type rates struct {
+	unit  string
+	scale float64
+}
+
+func (b *bench) addRates(measure string, in rates, r results) {
+	for _, name := range b.taps() {
+		row := result{Measure: titled(measure, name), Unit: "×", Bar: atLeast(0.97)}
+		row = row.of(r[name].over(r[untapped])).beside("empty", r["empty"].over(r[untapped]))
+		row.Baselines = append(row.Baselines,
+			baseline{"tapped", r[name].median() * in.scale, in.unit},
+			baseline{untapped, r[untapped].median() * in.scale, in.unit})
+		b.add(row)
+	}
 }
 
 // udpThroughput: a program that sends one packet a system call to one that
@@ -118,7 +125,7 @@ func (b *bench) udpRate(measure string, batch int) error {
 	if err != nil {
 		return err
 	}
-	b.addRates(measure, "kpps", 1e-3, r)
+	b.addRates(measure, rates{"kpps", 1e-3}, r)
 	return errors.Join(sender.end(), received.end())
 }
 
@@ -136,6 +143,6 @@ func (b *bench) tcpThroughput() error {
 	if err != nil {
 		return err
 	}
-	b.addRates("TCP through veth, tapped ÷ untapped", "Gbit/s", 8e-9, r)
+	b.addRates("TCP through veth, tapped ÷ untapped", rates{"Gbit/s", 8e-9}, r)
 	return flood.end()
 }
