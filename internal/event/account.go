@@ -43,8 +43,6 @@ type Account struct {
 type Interface struct {
 	Iface Iface
 	Name  string
-	// Kind of the device as rtnetlink names it: veth, bridge, …; "" for hardware.
-	Kind string
 	// How the tap is attached: "tcx", "clsact", or "" when it is not.
 	How string
 	// Why it is not attached, or that it is gone.

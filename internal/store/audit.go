@@ -28,12 +28,9 @@ type InterfaceAudit struct {
 // Audit compares the table's totals with those of an interface.
 func (s *Flows) Audit(i event.Interface) InterfaceAudit {
 	sums := s.Sums(i.Iface)
-	// A veth counts what it is handed, a super-packet as one. Hardware counts
-	// what it sends, or what it hands up, depending on the driver.
-	exact := i.Kind == "veth"
 	in := part{sums.Live.Rx(), sums.Remainder.Rx(), sums.Segmentation.Rx(), &i.Ingress}
 	out := part{sums.Live.Tx(), sums.Remainder.Tx(), sums.Segmentation.Tx(), &i.Egress}
-	return InterfaceAudit{Interface: i, Ingress: in.audit(exact), Egress: out.audit(exact)}
+	return InterfaceAudit{Interface: i, Ingress: in.audit(), Egress: out.audit()}
 }
 
 type part struct {
@@ -41,7 +38,7 @@ type part struct {
 	account                       *event.Account
 }
 
-func (p part) audit(exact bool) Audit {
+func (p part) audit() Audit {
 	acc := p.account
 	a := Audit{
 		Flows:        p.live,
@@ -56,11 +53,10 @@ func (p part) audit(exact bool) Audit {
 	for _, c := range []event.Counter{a.Flows, a.Remainder, a.Overflow, a.NotIP, a.Malformed} {
 		a.Counted.Add(c)
 	}
+	// Whether a super-packet is cut before the device counts it, or put together
+	// after, depends on device, driver and settings: each may have been.
 	least := event.Counter{Bytes: a.Counted.Bytes - a.Segmentation.Bytes, Packets: a.Counted.Packets - a.Segmentation.Packets}
 	most := a.Counted
-	if exact {
-		most = least
-	}
 	a.UnaccountedBytes = distance(span{acc.DeviceLow.Bytes, acc.DeviceHigh.Bytes}, span{least.Bytes, most.Bytes})
 	a.UnaccountedPackets = distance(span{acc.DeviceLow.Packets, acc.DeviceHigh.Packets}, span{least.Packets, most.Packets})
 	return a

@@ -94,7 +94,6 @@ func (t *Tap) attach(l netlink.Link) {
 	p := &port{Interface: event.Interface{
 		Iface: event.Iface{Netns: t.netns, Index: uint32(a.Index)},
 		Name:  a.Name,
-		Kind:  kind(l),
 	}}
 	old := t.ports[p.Iface.Index]
 	if old != nil {
@@ -185,15 +184,6 @@ func linkHeader(encap string) (uint32, error) {
 		return 0, nil
 	}
 	return 0, fmt.Errorf("device type %q is not known to the tap", encap)
-}
-
-// kind is rtnetlink's name of the device kind; "device" is vishvananda's word
-// for none.
-func kind(l netlink.Link) string {
-	if k := l.Type(); k != "device" {
-		return k
-	}
-	return ""
 }
 
 // detach ends the tap on one interface and keeps its account, which is read up

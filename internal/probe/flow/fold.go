@@ -30,10 +30,7 @@ func (t *Tap) Fold(after time.Duration, may func(event.Iface) bool) error {
 			continue
 		}
 		if t.gone == nil {
-			t.gone = &port{Interface: event.Interface{Iface: t.Folded(), Name: Gone, Kind: p.Kind, Problem: "gone"}}
-		}
-		if t.gone.Kind != p.Kind {
-			t.gone.Kind = "" // audited as what counts least exactly
+			t.gone = &port{Interface: event.Interface{Iface: t.Folded(), Name: Gone, Problem: "gone"}}
 		}
 		t.gone.low.add(p.low.now)
 		t.gone.high.add(p.high.now)

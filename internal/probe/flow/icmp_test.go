@@ -50,24 +50,30 @@ func TestErrorsAreBlamedOnWhatTheyQuote(t *testing.T) {
 			conn := k.conn(c.protocol, netip.AddrPortFrom(local, c.ports[0]), netip.AddrPortFrom(remote, c.ports[1]))
 			conn.Kind = c.kind
 			k.run(false, c.frame)
-			checkBlame(t, k.look(), conn, event.Health{ICMPErrors: 1, ICMPType: c.icmp, ICMPCode: c.code}, event.Traffic{RxBytes: uint64(len(c.frame)), RxPackets: 1})
+			checkBlame(t, k.look(), blame{conn, event.Health{ICMPErrors: 1, ICMPType: c.icmp, ICMPCode: c.code}}, event.Traffic{RxBytes: uint64(len(c.frame)), RxPackets: 1})
 			// Sent by this end about a packet that it received.
 			k.run(true, c.frame)
-			checkBlame(t, k.look(), mirror(conn), event.Health{ICMPErrors: 1, ICMPType: c.icmp, ICMPCode: c.code}, event.Traffic{TxBytes: uint64(len(c.frame)), TxPackets: 1})
+			checkBlame(t, k.look(), blame{mirror(conn), event.Health{ICMPErrors: 1, ICMPType: c.icmp, ICMPCode: c.code}}, event.Traffic{TxBytes: uint64(len(c.frame)), TxPackets: 1})
 		})
 	}
 }
 
-func checkBlame(t *testing.T, got seen, conn event.Conn, health event.Health, own event.Traffic) {
+// blame is what a quoted connection is told.
+type blame struct {
+	conn   event.Conn
+	health event.Health
+}
+
+func checkBlame(t *testing.T, got seen, want blame, own event.Traffic) {
 	t.Helper()
 	if len(got.deltas) != 2 || len(got.rest) != 0 {
 		t.Fatalf("records %+v, rest %+v", got.deltas, got.rest)
 	}
 	for _, d := range got.deltas {
 		switch d.Conn {
-		case conn:
-			if d.Health != health || d.Traffic != (event.Traffic{}) {
-				t.Errorf("the quoted connection has %+v and %+v, want %+v and no traffic", d.Health, d.Traffic, health)
+		case want.conn:
+			if d.Health != want.health || d.Traffic != (event.Traffic{}) {
+				t.Errorf("the quoted connection has %+v and %+v, want %+v and no traffic", d.Health, d.Traffic, want.health)
 			}
 		default:
 			if d.Traffic != own || d.Health.ICMPErrors != 0 {

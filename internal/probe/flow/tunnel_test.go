@@ -19,6 +19,8 @@ func overlay(p *Pair) [2]*End {
 		e.Name, e.IP4 = "vxlan0", netip.AddrFrom4([4]byte{10, 99, 0, byte(1 + i)})
 		local, remote := under[i].IP4.String(), under[1-i].IP4.String()
 		e.Command("ip", "link", "add", e.Name, "type", "vxlan", "id", "7", "dstport", "4789", "local", local, "remote", remote, "dev", under[i].Name)
+		// No router solicitations: the test reads a quiet interface.
+		e.Sysctl("ipv6/conf/"+e.Name+"/disable_ipv6", "1")
 		e.Command("ip", "addr", "add", e.IP4.String()+"/24", "dev", e.Name)
 		e.Command("ip", "link", "set", e.Name, "up")
 	}
