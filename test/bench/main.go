@@ -64,7 +64,7 @@ func parseOptions(args []string) (options, error) {
 		return o, err
 	}
 	if o.quick {
-		o.rounds, o.slice = min(o.rounds, 5), min(o.slice, 100*time.Millisecond)
+		o.rounds, o.slice = min(o.rounds, 3), min(o.slice, 100*time.Millisecond)
 	}
 	if o.rounds < 1 || fs.NArg() > 0 {
 		return o, errors.New("rounds must be positive, and there are no arguments")
