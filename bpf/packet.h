@@ -20,7 +20,6 @@
 
 #define VLAN_DEPTH 2 /* 802.1Q and 802.1ad tags left in the data */
 #define EXT_DEPTH 8  /* IPv6 extension headers followed */
-#define HEADERS_MAX 4096 /* beyond this, headers are copied to be read */
 
 enum conn_kind {
 	CONN_PLAIN = 0,
@@ -28,6 +27,9 @@ enum conn_kind {
 	CONN_ECHO_REMOTE = 2, /* the remote end asked */
 	CONN_FRAGMENT = 3,    /* later fragments: no ports */
 };
+
+#define likely(x) __builtin_expect(!!(x), 1)
+#define unlikely(x) __builtin_expect(!!(x), 0)
 
 struct flow_key {
 	__u32 local[4]; /* network order, IPv4 mapped into IPv6 */
@@ -39,7 +41,7 @@ struct flow_key {
 	__u8 protocol;
 	__u8 kind; /* enum conn_kind */
 	__u16 zero;
-};
+} __attribute__((aligned(8)));
 _Static_assert(sizeof(struct flow_key) == 48, "the Go side reads these bytes");
 
 /* Why a packet has no connection record; the number is part of a map's key. */
@@ -62,15 +64,12 @@ struct packet {
 	bool icmp_error; /* quotes the packet that it is about */
 };
 
-/* The bytes at off, in place where they are linear, else copied into buf. */
-static __always_inline void *header(struct __sk_buff *skb, __u32 off, __u32 len, void *buf)
+/* Copies len bytes at off into buf, wherever in the packet they are; false when
+ * the packet ends before. A copy costs a call and spares the verifier the two
+ * ways that a header in place or not would open, at each header. */
+static __always_inline bool copy(struct __sk_buff *skb, __u32 off, void *buf, __u32 len)
 {
-	void *data = (void *)(long)skb->data;
-
-	/* The verifier wants a bound; where the compiler knows one this is free. */
-	if (off <= HEADERS_MAX && data + off + len <= (void *)(long)skb->data_end)
-		return data + off;
-	return bpf_skb_load_bytes(skb, off, buf, len) ? NULL : buf;
+	return bpf_skb_load_bytes(skb, off, buf, len) == 0;
 }
 
 static __always_inline void set_ends(struct flow_key *key, const __u32 *src, const __u32 *dst,
@@ -91,19 +90,19 @@ static __always_inline void set_ends(struct flow_key *key, const __u32 *src, con
 static __always_inline enum packet_class parse_ipv4(struct __sk_buff *skb, __u32 off,
 						    struct packet *p, const bool egress)
 {
-	struct iphdr buf, *ip = header(skb, off, sizeof(*ip), &buf);
 	struct flow_key *key = &p->key;
+	struct iphdr ip;
 
-	if (!ip || ip->version != 4 || ip->ihl < 5)
+	if (!copy(skb, off, &ip, sizeof(ip)) || ip.version != 4 || ip.ihl < 5)
 		return PACKET_BAD_IP;
 	key->local[2] = bpf_htonl(0xffff);
-	key->local[3] = egress ? ip->saddr : ip->daddr;
+	key->local[3] = egress ? ip.saddr : ip.daddr;
 	key->remote[2] = bpf_htonl(0xffff);
-	key->remote[3] = egress ? ip->daddr : ip->saddr;
-	key->protocol = ip->protocol;
-	if (ip->frag_off & bpf_htons(0x1fff))
+	key->remote[3] = egress ? ip.daddr : ip.saddr;
+	key->protocol = ip.protocol;
+	if (ip.frag_off & bpf_htons(0x1fff))
 		key->kind = CONN_FRAGMENT;
-	p->transport = off + ip->ihl * 4;
+	p->transport = off + ip.ihl * 4;
 	return PACKET_CONN;
 }
 
@@ -115,7 +114,7 @@ static __always_inline enum packet_class walk_extensions(struct __sk_buff *skb, 
 	struct {
 		__u8 next, len;
 		__be16 frag;
-	} buf, *ext;
+	} ext;
 
 #pragma unroll
 	for (int i = 0; i <= EXT_DEPTH; i++) {
@@ -132,23 +131,22 @@ static __always_inline enum packet_class walk_extensions(struct __sk_buff *skb, 
 			p->transport = off;
 			return PACKET_CONN;
 		}
-		ext = header(skb, off, sizeof(*ext), &buf);
-		if (!ext)
+		if (!copy(skb, off, &ext, sizeof(ext)))
 			return PACKET_BAD_EXTENSION;
 		if (next == IPPROTO_FRAGMENT) {
 			off += 8;
-			if (ext->frag & bpf_htons(0xfff8)) {
-				p->key.protocol = ext->next;
+			if (ext.frag & bpf_htons(0xfff8)) {
+				p->key.protocol = ext.next;
 				p->key.kind = CONN_FRAGMENT;
 				p->transport = off;
 				return PACKET_CONN;
 			}
 		} else if (next == IPPROTO_AH) {
-			off += (ext->len + 2) * 4;
+			off += (ext.len + 2) * 4;
 		} else {
-			off += (ext->len + 1) * 8;
+			off += (ext.len + 1) * 8;
 		}
-		next = ext->next;
+		next = ext.next;
 	}
 	return PACKET_BAD_EXTENSION;
 }
@@ -156,12 +154,12 @@ static __always_inline enum packet_class walk_extensions(struct __sk_buff *skb, 
 static __always_inline enum packet_class parse_ipv6(struct __sk_buff *skb, __u32 off,
 						    struct packet *p, const bool egress)
 {
-	struct ipv6hdr buf, *ip = header(skb, off, sizeof(*ip), &buf);
+	struct ipv6hdr ip;
 
-	if (!ip || ip->version != 6)
+	if (!copy(skb, off, &ip, sizeof(ip)) || ip.version != 6)
 		return PACKET_BAD_IP;
-	set_ends(&p->key, ip->saddr.in6_u.u6_addr32, ip->daddr.in6_u.u6_addr32, egress);
-	return walk_extensions(skb, off + sizeof(*ip), ip->nexthdr, p);
+	set_ends(&p->key, ip.saddr.in6_u.u6_addr32, ip.daddr.in6_u.u6_addr32, egress);
+	return walk_extensions(skb, off + sizeof(ip), ip.nexthdr, p);
 }
 
 /* An echo's request and reply are one conversation, whoever of the two asked. */
@@ -177,22 +175,22 @@ static __always_inline enum packet_class parse_icmp(struct __sk_buff *skb, struc
 	struct {
 		__u8 type, code;
 		__u16 sum, id, seq;
-	} buf, *icmp = header(skb, p->transport, sizeof(*icmp), &buf);
+	} icmp;
 
-	if (!icmp)
+	if (!copy(skb, p->transport, &icmp, sizeof(icmp)))
 		return PACKET_BAD_TRANSPORT;
 	p->payload = p->transport + 8;
-	p->icmp_type = icmp->type;
-	p->icmp_code = icmp->code;
+	p->icmp_type = icmp.type;
+	p->icmp_code = icmp.code;
 	if (p->key.protocol == IPPROTO_ICMP) {
-		if (icmp->type == 8 || icmp->type == 0)
-			set_echo(p, icmp->id, icmp->type == 8, egress);
-		else if (icmp->type == 3 || icmp->type == 11 || icmp->type == 12)
+		if (icmp.type == 8 || icmp.type == 0)
+			set_echo(p, icmp.id, icmp.type == 8, egress);
+		else if (icmp.type == 3 || icmp.type == 11 || icmp.type == 12)
 			p->icmp_error = true;
 	} else {
-		if (icmp->type == 128 || icmp->type == 129)
-			set_echo(p, icmp->id, icmp->type == 128, egress);
-		else if (icmp->type < 128)
+		if (icmp.type == 128 || icmp.type == 129)
+			set_echo(p, icmp.id, icmp.type == 128, egress);
+		else if (icmp.type < 128)
 			p->icmp_error = true;
 	}
 	return PACKET_CONN;
@@ -212,26 +210,24 @@ static __always_inline enum packet_class parse_transport(struct __sk_buff *skb, 
 		__u16 src, dst;
 		__u32 seq, ack;
 		__u8 doff, flags;
-	} buf, *h;
+	} h;
 
 	p->payload = p->transport;
 	if (p->key.kind == CONN_FRAGMENT)
 		return PACKET_CONN;
 	switch (p->key.protocol) {
 	case IPPROTO_TCP:
-		h = header(skb, p->transport, 14, &buf);
-		if (!h || h->doff < 0x50)
+		if (!copy(skb, p->transport, &h, 14) || h.doff < 0x50)
 			return PACKET_BAD_TRANSPORT;
-		set_ports(p, &h->src, &h->dst, egress);
-		p->tcp_flags = h->flags;
-		p->payload = p->transport + (h->doff >> 4) * 4;
+		set_ports(p, &h.src, &h.dst, egress);
+		p->tcp_flags = h.flags;
+		p->payload = p->transport + (h.doff >> 4) * 4;
 		return PACKET_CONN;
 	case IPPROTO_UDP:
 	case IPPROTO_SCTP:
-		h = header(skb, p->transport, 8, &buf);
-		if (!h)
+		if (!copy(skb, p->transport, &h, 8))
 			return PACKET_BAD_TRANSPORT;
-		set_ports(p, &h->src, &h->dst, egress);
+		set_ports(p, &h.src, &h.dst, egress);
 		p->payload = p->transport + (p->key.protocol == IPPROTO_UDP ? 8 : 12);
 		return PACKET_CONN;
 	case IPPROTO_ICMP:
@@ -241,7 +237,7 @@ static __always_inline enum packet_class parse_transport(struct __sk_buff *skb, 
 	return PACKET_CONN;
 }
 
-/* link is the length of the device's link-layer header. */
+/* Any packet. link is the length of the device's link-layer header. */
 static __always_inline enum packet_class parse_packet(struct __sk_buff *skb, __u32 link,
 						      struct packet *p, const bool egress)
 {
@@ -253,15 +249,14 @@ static __always_inline enum packet_class parse_packet(struct __sk_buff *skb, __u
 	for (int i = 0; i < VLAN_DEPTH; i++) {
 		struct {
 			__be16 tci, proto;
-		} buf, *tag;
+		} tag;
 
 		if (proto != bpf_htons(ETH_P_8021Q) && proto != bpf_htons(ETH_P_8021AD))
 			break;
-		tag = header(skb, off, sizeof(*tag), &buf);
-		if (!tag)
+		if (!copy(skb, off, &tag, sizeof(tag)))
 			return PACKET_NOT_IP;
-		proto = tag->proto;
-		off += sizeof(*tag);
+		proto = tag.proto;
+		off += sizeof(tag);
 	}
 	if (proto == bpf_htons(ETH_P_IP))
 		class = parse_ipv4(skb, off, p, egress);
@@ -272,6 +267,95 @@ static __always_inline enum packet_class parse_packet(struct __sk_buff *skb, __u
 	if (class != PACKET_CONN)
 		return class;
 	return parse_transport(skb, p, egress);
+}
+
+/* Two words of memory as one, for keys are hashed and compared faster when they
+ * were written in whole words of eight bytes: a load that spans several younger
+ * stores waits until they have left the processor. */
+static __always_inline __u64 pair(__u32 first, __u32 second)
+{
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+	return first | (__u64)second << 32;
+#else
+	return second | (__u64)first << 32;
+#endif
+}
+
+/* What is known of most packets beside the key; it stays in registers. */
+struct plain {
+	__u32 link; /* in: length of the link-layer header */
+	__u32 netns; /* in */
+	__u32 headers; /* length */
+	__u8 protocol;
+	__u8 tcp_flags;
+};
+
+/*
+ * Nearly every packet: linear, no VLAN tag in the data, no IPv4 option, IPv6
+ * extension or fragment, TCP or UDP. It writes the whole key, or returns false
+ * and leaves the packet to parse_packet, which would find the same.
+ */
+static __always_inline bool parse_plain(struct __sk_buff *skb, struct flow_key *key,
+					struct plain *plain, const bool egress)
+{
+	void *ip = (void *)(long)skb->data + plain->link, *end = (void *)(long)skb->data_end;
+	__u64 *w = (__u64 *)key;
+	__u32 ports;
+	struct {
+		__u32 ports, seq, ack;
+		__u8 doff, flags;
+	} *h;
+
+	if (likely(skb->protocol == bpf_htons(ETH_P_IP))) {
+		struct iphdr *v4 = ip;
+
+		h = (void *)(v4 + 1);
+		if (unlikely((void *)h + 8 > end))
+			return false;
+		/* Version, length without options; neither later nor first fragment. */
+		if (unlikely(*(__u8 *)v4 != 0x45 || v4->frag_off & bpf_htons(0x3fff)))
+			return false;
+		plain->protocol = v4->protocol;
+		w[0] = w[2] = 0;
+		w[1] = pair(bpf_htonl(0xffff), egress ? v4->saddr : v4->daddr);
+		w[3] = pair(bpf_htonl(0xffff), egress ? v4->daddr : v4->saddr);
+	} else if (skb->protocol == bpf_htons(ETH_P_IPV6)) {
+		struct ipv6hdr *v6 = ip;
+		__u32 *local, *remote;
+
+		h = (void *)(v6 + 1);
+		if (unlikely((void *)h + 8 > end || v6->version != 6))
+			return false;
+		plain->protocol = v6->nexthdr;
+		local = egress ? v6->saddr.in6_u.u6_addr32 : v6->daddr.in6_u.u6_addr32;
+		remote = egress ? v6->daddr.in6_u.u6_addr32 : v6->saddr.in6_u.u6_addr32;
+		w[0] = pair(local[0], local[1]);
+		w[1] = pair(local[2], local[3]);
+		w[2] = pair(remote[0], remote[1]);
+		w[3] = pair(remote[2], remote[3]);
+	} else {
+		return false;
+	}
+	plain->headers = (void *)h - (void *)(long)skb->data;
+	plain->tcp_flags = 0;
+	if (plain->protocol == IPPROTO_TCP) {
+		if (unlikely((void *)h + 14 > end || h->doff < 0x50))
+			return false;
+		plain->tcp_flags = h->flags;
+		plain->headers += (h->doff >> 4) * 4;
+	} else if (plain->protocol == IPPROTO_UDP) {
+		plain->headers += 8;
+	} else {
+		return false;
+	}
+	ports = h->ports;
+	w[4] = pair(egress ? ports : ports << 16 | ports >> 16, skb->ifindex);
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+	w[5] = pair(plain->netns, plain->protocol);
+#else
+	w[5] = pair(plain->netns, plain->protocol << 24);
+#endif
+	return true;
 }
 
 #endif

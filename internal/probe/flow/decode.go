@@ -27,19 +27,27 @@ func (t *Tap) decode(k *kernelFlowKey, v *kernelFlowValue) {
 		Protocol:   event.Protocol(k.Protocol),
 		Kind:       event.ConnKind(k.Kind),
 	}
-	d.First, d.Last = t.clock.unix(v.First), t.clock.unix(v.Last)
-	d.Traffic = event.Traffic{TxBytes: v.TxBytes, TxPackets: v.TxPackets, RxBytes: v.RxBytes, RxPackets: v.RxPackets}
-	d.Segmentation = event.Traffic{TxBytes: v.TxSegBytes, TxPackets: v.TxSegPackets, RxBytes: v.RxSegBytes, RxPackets: v.RxSegPackets}
+	tx, rx := &v.Tx, &v.Rx
+	d.First = t.clock.unix(v.First)
+	d.Last = d.First
+	if tx.Packets > 0 {
+		d.Last = max(d.Last, t.clock.unix(tx.Last))
+	}
+	if rx.Packets > 0 {
+		d.Last = max(d.Last, t.clock.unix(rx.Last))
+	}
+	d.Traffic = event.Traffic{TxBytes: tx.Bytes, TxPackets: tx.Packets, RxBytes: rx.Bytes, RxPackets: rx.Packets}
+	d.Segmentation = event.Traffic{TxBytes: tx.SegBytes, TxPackets: tx.SegPackets, RxBytes: rx.SegBytes, RxPackets: rx.SegPackets}
 	d.Health = event.Health{
 		RTT:         v.SrttUs8 >> 3,
 		MinRTT:      v.MinRttUs,
-		Retransmits: v.Retransmits,
+		Retransmits: tx.Retransmits,
 		BytesAcked:  v.BytesAcked,
 		ICMPErrors:  v.IcmpErrors,
 		ICMPType:    v.IcmpType,
 		ICMPCode:    v.IcmpCode,
-		FlagsRx:     flags(&v.Seen[0]),
-		FlagsTx:     flags(&v.Seen[1]),
+		FlagsRx:     flags(&rx.Seen),
+		FlagsTx:     flags(&tx.Seen),
 	}
 	if d.Health.MinRTT == ^uint32(0) { // no sample yet
 		d.Health.MinRTT = 0

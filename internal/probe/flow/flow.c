@@ -17,41 +17,43 @@ const volatile __u32 link_header = ETH_HLEN;
 
 enum direction { INGRESS = 0, EGRESS = 1 };
 
+/* One direction of a connection in one epoch. Counters are added to by several
+ * CPUs at once; the rest is written by whoever comes last. */
+struct flow_side {
+	__u64 bytes; /* on the wire with the link-layer header, per segment */
+	__u64 packets; /* segments */
+	__u64 seg_bytes; /* of it, what the device did not see: it counts a */
+	__u64 seg_packets; /* super-packet once */
+	__u32 last; /* jiffies, low half */
+	__u32 retransmits; /* tx only: segments, over the socket's life */
+	/* One byte a TCP flag: two CPUs that set different flags at once both
+	 * keep theirs, without atomic-or (5.12). */
+	__u8 seen[8];
+};
+
 /*
- * One connection in one epoch. Counters are added to by several CPUs at once;
- * the rest is written by whoever comes last, and is either constant for a
- * connection or a snapshot. The first 64 bytes are what a packet touches.
+ * One connection in one epoch. The kernel puts 96 bytes before a value; with
+ * 160 of value an entry is four cache lines, of which each direction has one.
  */
 struct flow_value {
-	__u64 tx_bytes; /* wire bytes with the link-layer header, per segment */
-	__u64 tx_packets; /* segments */
-	__u64 rx_bytes;
-	__u64 rx_packets;
-	__u32 first; /* jiffies, low half */
-	__u32 last;
 	__u64 cookie; /* of the local socket, 0 until it has sent */
+	__u64 cgroup;
+	__u32 first; /* jiffies, low half */
+	__u32 icmp_errors; /* that quoted this connection */
 	__u8 flags[2]; /* by direction: TCP flags known to be in seen[] */
 	__u8 first_egress; /* the first packet of the epoch was sent */
-	__u8 icmp_type; /* last ICMP error that quoted this connection */
-	__u8 icmp_code;
 	__u8 has_health;
+	__u8 icmp_type; /* of the last error */
+	__u8 icmp_code;
 	__u16 zero;
-	__u32 icmp_errors;
-	__u32 retransmits; /* segments, over the socket's life */
-	__u64 cgroup;
+	struct flow_side tx;
 	__u64 bytes_acked;
 	__u32 srtt_us8; /* microseconds × 8, as the kernel keeps it */
 	__u32 min_rtt_us;
-	/* Wire minus device: the device counts a super-packet once. */
-	__u64 tx_seg_bytes;
-	__u64 tx_seg_packets;
-	__u64 rx_seg_bytes;
-	__u64 rx_seg_packets;
-	/* One byte a TCP flag, by direction: two CPUs that set different flags
-	 * at once both keep theirs, without atomic-or (5.12). */
-	__u8 seen[2][8];
+	struct flow_side rx;
+	__u64 spare[2];
 };
-_Static_assert(sizeof(struct flow_value) == 136, "the Go side reads these bytes");
+_Static_assert(sizeof(struct flow_value) == 160, "the Go side reads these bytes");
 
 /* What is counted without a connection. */
 struct rest_key {
@@ -143,19 +145,25 @@ static __always_inline void measure(struct __sk_buff *skb, __u32 headers, struct
 	s->bytes += s->seg_bytes;
 }
 
-static __noinline int count_rest(struct __sk_buff *skb, enum packet_class class,
-				 enum direction dir, struct packet *p)
+struct rest {
+	enum packet_class class;
+	enum direction dir;
+	__u32 headers;
+	__u8 protocol;
+};
+
+static __noinline int count_rest(struct __sk_buff *skb, struct rest *r)
 {
 	struct rest_key key = {
 		.netns = netns,
 		.ifindex = skb->ifindex,
-		.class = class,
-		.protocol = p->key.protocol,
-		.direction = dir,
+		.class = r->class,
+		.protocol = r->protocol,
+		.direction = r->dir,
 	};
 	struct rest_value *v = bpf_map_lookup_elem(&flow_rest, &key);
 	struct size s = {};
-	__u32 slot = dir;
+	__u32 slot = r->dir;
 
 	if (!v) {
 		struct rest_value none = {};
@@ -167,7 +175,7 @@ static __noinline int count_rest(struct __sk_buff *skb, enum packet_class class,
 		v = bpf_map_lookup_elem(&flow_rest_lost, &slot);
 	if (!v)
 		return 0;
-	measure(skb, p->payload, &s);
+	measure(skb, r->headers, &s);
 	v->bytes += s.bytes; /* this CPU's own copy, nothing else on it meanwhile */
 	v->packets += s.packets;
 	v->seg_bytes += s.seg_bytes;
@@ -175,28 +183,12 @@ static __noinline int count_rest(struct __sk_buff *skb, enum packet_class class,
 	return 0;
 }
 
-static __noinline struct flow_value *insert(void *table, struct flow_key *key, __u8 egress)
+static __noinline int set_flags(struct flow_value *v, struct flow_side *side, __u8 flags)
 {
-	struct flow_value v = {
-		.first = bpf_jiffies64(),
-		.first_egress = egress,
-	};
-
-	v.last = v.first;
-	bpf_map_update_elem(table, key, &v, BPF_NOEXIST);
-	/* Another CPU may have been first: its entry is as good. */
-	return bpf_map_lookup_elem(table, key);
-}
-
-static __noinline int set_flags(struct flow_value *v, __u32 dir, __u8 flags)
-{
-	__u8 *seen = v->seen[dir & 1];
-
-#pragma unroll
 	for (int i = 0; i < 8; i++)
 		if (flags & (1 << i))
-			seen[i] = 1;
-	v->flags[dir & 1] |= flags;
+			side->seen[i] = 1;
+	v->flags[side == &v->tx] |= flags;
 	return 0;
 }
 
@@ -220,7 +212,7 @@ static __always_inline void read_socket(struct __sk_buff *skb, struct flow_value
 	v->has_health = 1;
 	v->srtt_us8 = tp->srtt_us;
 	v->min_rtt_us = tp->rtt_min;
-	v->retransmits = tp->total_retrans;
+	v->tx.retransmits = tp->total_retrans;
 	v->bytes_acked = tp->bytes_acked;
 }
 
@@ -256,8 +248,12 @@ static __noinline int blame_quoted(struct __sk_buff *skb, void *table, struct pa
 	q.key.netns = p->key.netns;
 	q.key.ifindex = p->key.ifindex;
 	v = bpf_map_lookup_elem(table, &q.key);
-	if (!v)
-		v = insert(table, &q.key, !egress);
+	if (!v) {
+		struct flow_value none = { .first = bpf_jiffies64(), .first_egress = !egress };
+
+		bpf_map_update_elem(table, &q.key, &none, BPF_NOEXIST);
+		v = bpf_map_lookup_elem(table, &q.key);
+	}
 	if (!v)
 		return 0;
 	__sync_fetch_and_add(&v->icmp_errors, 1);
@@ -266,59 +262,108 @@ static __noinline int blame_quoted(struct __sk_buff *skb, void *table, struct pa
 	return 0;
 }
 
+struct first {
+	struct flow_key *key;
+	struct size *size;
+	__u8 protocol;
+	__u8 flags;
+	__u8 egress;
+};
+
+/* The first packet of a connection in an epoch: the record is made with it
+ * inside. Not 0 when there was a record already, or no room. */
+static __noinline int insert(struct __sk_buff *skb, void *table, struct first *f)
+{
+	struct flow_value v = { .first = bpf_jiffies64(), .first_egress = f->egress };
+	struct flow_side *side = f->egress ? &v.tx : &v.rx;
+
+	side->bytes = f->size->bytes;
+	side->packets = f->size->packets;
+	side->seg_bytes = f->size->seg_bytes;
+	side->seg_packets = f->size->seg_packets;
+	side->last = v.first;
+	if (f->flags)
+		set_flags(&v, side, f->flags);
+	if (f->egress)
+		read_socket(skb, &v, f->protocol);
+	return bpf_map_update_elem(table, f->key, &v, BPF_NOEXIST);
+}
+
+static __noinline int parse_rare(struct __sk_buff *skb, struct packet *p, __u8 egress)
+{
+	enum packet_class class;
+
+	__builtin_memset(p, 0, sizeof(*p));
+	class = parse_packet(skb, link_header, p, egress);
+	p->key.netns = netns;
+	p->key.ifindex = skb->ifindex;
+	return class;
+}
+
 static __always_inline int observe(struct __sk_buff *skb, const enum direction dir)
 {
-	struct packet p = {};
+	struct plain plain = { .link = link_header, .netns = netns };
+	enum packet_class class = PACKET_CONN;
+	bool icmp_error = false;
+	struct flow_side *side;
 	struct flow_value *v;
 	struct size s = {};
-	enum packet_class class;
+	struct packet p;
 	__u32 zero = 0;
 	void *table;
 
-	class = parse_packet(skb, link_header, &p, dir == EGRESS);
-	if (class != PACKET_CONN)
-		goto rest;
-	p.key.netns = netns;
-	p.key.ifindex = skb->ifindex;
-
+	if (unlikely(!parse_plain(skb, &p.key, &plain, dir == EGRESS))) {
+		class = parse_rare(skb, &p, dir == EGRESS);
+		plain.headers = p.payload;
+		plain.protocol = p.key.protocol;
+		plain.tcp_flags = p.tcp_flags;
+		icmp_error = p.icmp_error;
+		if (class != PACKET_CONN)
+			goto rest;
+	}
 	table = bpf_map_lookup_elem(&flow_active, &zero);
-	if (!table)
+	if (unlikely(!table))
 		return NEXT;
+	measure(skb, plain.headers, &s);
 	v = bpf_map_lookup_elem(table, &p.key);
-	if (!v) {
-		v = insert(table, &p.key, dir == EGRESS);
+	if (unlikely(!v)) {
+		struct first f = {
+			.key = &p.key,
+			.size = &s,
+			.protocol = plain.protocol,
+			.flags = plain.tcp_flags,
+			.egress = dir == EGRESS,
+		};
+
+		if (insert(skb, table, &f) == 0)
+			goto counted;
+		/* Another CPU was first: its record is as good. */
+		v = bpf_map_lookup_elem(table, &p.key);
 		if (!v) {
 			class = PACKET_OVERFLOW;
 			goto rest;
 		}
 	}
-
-	measure(skb, p.payload, &s);
-	if (dir == EGRESS) {
-		__sync_fetch_and_add(&v->tx_bytes, s.bytes);
-		__sync_fetch_and_add(&v->tx_packets, s.packets);
-		if (s.seg_packets) {
-			__sync_fetch_and_add(&v->tx_seg_bytes, s.seg_bytes);
-			__sync_fetch_and_add(&v->tx_seg_packets, s.seg_packets);
-		}
-	} else {
-		__sync_fetch_and_add(&v->rx_bytes, s.bytes);
-		__sync_fetch_and_add(&v->rx_packets, s.packets);
-		if (s.seg_packets) {
-			__sync_fetch_and_add(&v->rx_seg_bytes, s.seg_bytes);
-			__sync_fetch_and_add(&v->rx_seg_packets, s.seg_packets);
-		}
+	side = dir == EGRESS ? &v->tx : &v->rx;
+	__sync_fetch_and_add(&side->bytes, s.bytes);
+	__sync_fetch_and_add(&side->packets, s.packets);
+	if (s.seg_packets) {
+		__sync_fetch_and_add(&side->seg_bytes, s.seg_bytes);
+		__sync_fetch_and_add(&side->seg_packets, s.seg_packets);
 	}
-	v->last = bpf_jiffies64(); /* a load, not a call: 1 ns against 17 */
-	if (p.tcp_flags & ~v->flags[dir])
-		set_flags(v, dir, p.tcp_flags);
-	if (dir == EGRESS && (p.key.protocol == IPPROTO_TCP || !v->cookie))
-		read_socket(skb, v, p.key.protocol);
-	if (p.icmp_error)
+	side->last = bpf_jiffies64(); /* a load, not a call: 1 ns against 17 */
+	if (unlikely(plain.tcp_flags & ~v->flags[dir]))
+		set_flags(v, side, plain.tcp_flags);
+	if (dir == EGRESS && (plain.protocol == IPPROTO_TCP || unlikely(!v->cookie)))
+		read_socket(skb, v, plain.protocol);
+counted:
+	if (unlikely(icmp_error))
 		blame_quoted(skb, table, &p, dir == EGRESS);
 	return NEXT;
-rest:
-	count_rest(skb, class, dir, &p);
+rest:;
+	struct rest r = { .class = class, .dir = dir, .headers = plain.headers, .protocol = plain.protocol };
+
+	count_rest(skb, &r);
 	return NEXT;
 }
 

@@ -27,31 +27,41 @@ type kernelFlowKey struct {
 }
 
 type kernelFlowValue struct {
-	_            structs.HostLayout
-	TxBytes      uint64
-	TxPackets    uint64
-	RxBytes      uint64
-	RxPackets    uint64
-	First        uint32
-	Last         uint32
-	Cookie       uint64
-	Flags        [2]uint8
-	FirstEgress  uint8
-	IcmpType     uint8
-	IcmpCode     uint8
-	HasHealth    uint8
-	Zero         uint16
-	IcmpErrors   uint32
-	Retransmits  uint32
-	Cgroup       uint64
-	BytesAcked   uint64
-	SrttUs8      uint32
-	MinRttUs     uint32
-	TxSegBytes   uint64
-	TxSegPackets uint64
-	RxSegBytes   uint64
-	RxSegPackets uint64
-	Seen         [2][8]uint8
+	_           structs.HostLayout
+	Cookie      uint64
+	Cgroup      uint64
+	First       uint32
+	IcmpErrors  uint32
+	Flags       [2]uint8
+	FirstEgress uint8
+	HasHealth   uint8
+	IcmpType    uint8
+	IcmpCode    uint8
+	Zero        uint16
+	Tx          struct {
+		_           structs.HostLayout
+		Bytes       uint64
+		Packets     uint64
+		SegBytes    uint64
+		SegPackets  uint64
+		Last        uint32
+		Retransmits uint32
+		Seen        [8]uint8
+	}
+	BytesAcked uint64
+	SrttUs8    uint32
+	MinRttUs   uint32
+	Rx         struct {
+		_           structs.HostLayout
+		Bytes       uint64
+		Packets     uint64
+		SegBytes    uint64
+		SegPackets  uint64
+		Last        uint32
+		Retransmits uint32
+		Seen        [8]uint8
+	}
+	Spare [2]uint64
 }
 
 type kernelRestKey struct {
