@@ -94,6 +94,7 @@ func run(args []string) error {
 		{"many", b.manyFlows},
 		{"cpus", b.twoCPUs},
 		{"throughput", b.throughput},
+		{"update", b.update},
 		{"agent", b.agentRows},
 	} {
 		if b.only != nil && !b.only.MatchString(g.name) {

@@ -264,7 +264,7 @@ static __noinline int blame_quoted(struct __sk_buff *skb, void *table, struct pa
 
 struct first {
 	struct flow_key *key;
-	struct size *size;
+	__u32 headers;
 	__u8 protocol;
 	__u8 flags;
 	__u8 egress;
@@ -276,11 +276,13 @@ static __noinline int insert(struct __sk_buff *skb, void *table, struct first *f
 {
 	struct flow_value v = { .first = bpf_jiffies64(), .first_egress = f->egress };
 	struct flow_side *side = f->egress ? &v.tx : &v.rx;
+	struct size s = {};
 
-	side->bytes = f->size->bytes;
-	side->packets = f->size->packets;
-	side->seg_bytes = f->size->seg_bytes;
-	side->seg_packets = f->size->seg_packets;
+	measure(skb, f->headers, &s);
+	side->bytes = s.bytes;
+	side->packets = s.packets;
+	side->seg_bytes = s.seg_bytes;
+	side->seg_packets = s.seg_packets;
 	side->last = v.first;
 	if (f->flags)
 		set_flags(&v, side, f->flags);
@@ -324,12 +326,11 @@ static __always_inline int observe(struct __sk_buff *skb, const enum direction d
 	table = bpf_map_lookup_elem(&flow_active, &zero);
 	if (unlikely(!table))
 		return NEXT;
-	measure(skb, plain.headers, &s);
 	v = bpf_map_lookup_elem(table, &p.key);
 	if (unlikely(!v)) {
 		struct first f = {
 			.key = &p.key,
-			.size = &s,
+			.headers = plain.headers,
 			.protocol = plain.protocol,
 			.flags = plain.tcp_flags,
 			.egress = dir == EGRESS,
@@ -344,6 +345,7 @@ static __always_inline int observe(struct __sk_buff *skb, const enum direction d
 			goto rest;
 		}
 	}
+	measure(skb, plain.headers, &s);
 	side = dir == EGRESS ? &v->tx : &v->rx;
 	__sync_fetch_and_add(&side->bytes, s.bytes);
 	__sync_fetch_and_add(&side->packets, s.packets);
