@@ -34,8 +34,10 @@ func trainer() *orb8v1.FlowRecord {
 	return &orb8v1.FlowRecord{
 		ConnectionId: 0xabcdef, Node: "gpu-1", Tap: &orb8v1.Tap{Netns: 4026532001, Ifindex: 3, Interface: "eth0"},
 		Protocol: 6, OpenedBy: orb8v1.Opener_OPENER_LOCAL,
-		Local: &orb8v1.End{Ip: "fd00::1", Port: 40000, Namespace: "training", Pod: "llama-worker-7f9c4d-x2x7q", Container: "main",
-			Workload: &orb8v1.Workload{Kind: "Deployment", Name: "llama-worker"}, Labels: map[string]string{"team": "nlp"}, Class: "pod"},
+		Local: &orb8v1.End{
+			Ip: "fd00::1", Port: 40000, Namespace: "training", Pod: "llama-worker-7f9c4d-x2x7q", Container: "main",
+			Workload: &orb8v1.Workload{Kind: "Deployment", Name: "llama-worker"}, Labels: map[string]string{"team": "nlp"}, Class: "pod",
+		},
 		Remote:      &orb8v1.End{Ip: "fd00::2", Port: 443, Fqdn: "s3.eu-west-1.example.com", Class: "external"},
 		Total:       &orb8v1.Traffic{TxBytes: 999, TxPackets: 9, RxBytes: 12_345_678_901, RxPackets: 8_000_000},
 		FirstSeenNs: noon - 3600*second, LastSeenNs: noon,
@@ -93,7 +95,8 @@ func healthy() *fake {
 
 func happened(kind orb8v1.EventKind, at int64, f *orb8v1.FlowRecord) *orb8v1.EventsResponse {
 	return &orb8v1.EventsResponse{Message: &orb8v1.EventsResponse_Event{
-		Event: &orb8v1.Event{Kind: kind, TimeNs: noon + at*second, Flow: f}}}
+		Event: &orb8v1.Event{Kind: kind, TimeNs: noon + at*second, Flow: f},
+	}}
 }
 
 func moved(at int64, f *orb8v1.FlowRecord, tx, rx uint64) *orb8v1.EventsResponse {
@@ -118,10 +121,12 @@ func lossy() *fake {
 	n.Notes = []string{"loopback is off: --loopback turns it on", hostile}
 	n.Interfaces = append(n.Interfaces, &orb8v1.InterfaceStatus{
 		Tap: &orb8v1.Tap{Netns: 4026531840, Ifindex: 3, Interface: "eth1"}, Attached: "none", State: "removed by another program",
-		Ingress: &orb8v1.Audit{UnaccountedBytes: -60, UnaccountedPackets: -1}})
+		Ingress: &orb8v1.Audit{UnaccountedBytes: -60, UnaccountedPackets: -1},
+	})
 	f.status = &orb8v1.StatusResponse{Nodes: []*orb8v1.NodeStatus{n, {Node: "gpu-2", Error: "connection refused"}}}
 	f.events = append(f.events[:1:1], &orb8v1.EventsResponse{Message: &orb8v1.EventsResponse_Loss{
-		Loss: &orb8v1.Loss{Stage: "follower", Count: 120, Hint: "this reader is too slow; ask for less"}}},
+		Loss: &orb8v1.Loss{Stage: "follower", Count: 120, Hint: "this reader is too slow; ask for less"},
+	}},
 		&orb8v1.EventsResponse{Message: &orb8v1.EventsResponse_Node{Node: &orb8v1.NodeState{Node: "gpu-2", Error: "connection refused"}}})
 	return f
 }

@@ -64,16 +64,20 @@ func filters(f *orb8v1.Filter) []filterFlag {
 		{name: "namespace", short: "n", help: "connections of these `NAMESPACE`s", list: texts(&f.Namespaces, anyName)},
 		{name: "pod", help: "connections of these `POD`s", list: texts(&f.Pods, anyName)},
 		{name: "workload", help: "connections of these workloads, `NAME` or KIND/NAME", list: texts(&f.Workloads, anyName)},
-		{name: "protocol", help: "these `PROTOCOL`s: TCP, UDP, ICMP, ICMPv6, SCTP or a number", list: numbers(&f.Protocols, parseProtocol),
-			allowed: []string{"TCP", "UDP", "ICMP", "ICMPv6", "SCTP"}},
+		{
+			name: "protocol", help: "these `PROTOCOL`s: TCP, UDP, ICMP, ICMPv6, SCTP or a number", list: numbers(&f.Protocols, parseProtocol),
+			allowed: []string{"TCP", "UDP", "ICMP", "ICMPv6", "SCTP"},
+		},
 		{name: "port", help: "connections with these `PORT`s at either end", list: numbers(&f.Ports, parsePort)},
 		{name: "src-port", help: "connections opened from these `PORT`s", list: numbers(&f.SrcPorts, parsePort)},
 		{name: "dst-port", help: "connections opened to these `PORT`s", list: numbers(&f.DstPorts, parsePort)},
 		{name: "ip", help: "connections with these addresses, `IP` or CIDR, at either end", list: texts(&f.Ips, parsePrefix)},
 		{name: "src-ip", help: "connections opened from these addresses, `IP` or CIDR", list: texts(&f.SrcIps, parsePrefix)},
 		{name: "dst-ip", help: "connections opened to these addresses, `IP` or CIDR", list: texts(&f.DstIps, parsePrefix)},
-		{name: "direction", help: "connections of this `DIRECTION`: ingress (opened by the remote end) or egress",
-			list: texts(&f.Directions, parseDirection), allowed: []string{"ingress", "egress"}},
+		{
+			name: "direction", help: "connections of this `DIRECTION`: ingress (opened by the remote end) or egress",
+			list: texts(&f.Directions, parseDirection), allowed: []string{"ingress", "egress"},
+		},
 		{name: "node", help: "what these `NODE`s saw", list: texts(&f.Nodes, anyName)},
 	}
 }

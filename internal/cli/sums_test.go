@@ -11,7 +11,8 @@ import (
 
 func traffic(id, bytes uint64, at int64) *orb8v1.Event {
 	return &orb8v1.Event{Kind: orb8v1.EventKind_EVENT_KIND_TRAFFIC, TimeNs: at, Flow: &orb8v1.FlowRecord{
-		ConnectionId: id, Delta: &orb8v1.Traffic{TxBytes: bytes, TxPackets: 1}, DeltaStartNs: at - 1, DeltaEndNs: at}}
+		ConnectionId: id, Delta: &orb8v1.Traffic{TxBytes: bytes, TxPackets: 1}, DeltaStartNs: at - 1, DeltaEndNs: at,
+	}}
 }
 
 // No byte is lost in the sums, however connections come, go and come again.

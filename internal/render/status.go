@@ -129,7 +129,9 @@ func interfaces(w io.Writer, s Style, list []*orb8v1.InterfaceStatus) error {
 	}
 	right := func(title, raw string) column { return column{title: title, raw: raw, right: true} }
 	t := newTable(s, []column{
-		{title: "INTERFACE"}, {title: "BY"}, {title: "STATE", fit: true},
+		{title: "INTERFACE"},
+		{title: "BY"},
+		{title: "STATE", fit: true},
 		right("IN", "IN_BYTES"), right("IN_PKTS", "IN_PACKETS"),
 		right("OUT", "OUT_BYTES"), right("OUT_PKTS", "OUT_PACKETS"),
 		right("UNACCOUNTED", "UNACCOUNTED_BYTES"), right("PKTS", "UNACCOUNTED_PACKETS"),
@@ -137,7 +139,9 @@ func interfaces(w io.Writer, s Style, list []*orb8v1.InterfaceStatus) error {
 	for _, i := range list {
 		in, out := i.GetIngress(), i.GetEgress()
 		t.add([]cell{
-			{text: i.GetTap().GetInterface()}, {text: i.GetAttached()}, attachState(i),
+			{text: i.GetTap().GetInterface()},
+			{text: i.GetAttached()},
+			attachState(i),
 			s.bytes(in.GetCounted().GetBytes()), s.count(in.GetCounted().GetPackets()),
 			s.bytes(out.GetCounted().GetBytes()), s.count(out.GetCounted().GetPackets()),
 			s.unaccounted(in.GetUnaccountedBytes() + out.GetUnaccountedBytes()),
@@ -148,8 +152,14 @@ func interfaces(w io.Writer, s Style, list []*orb8v1.InterfaceStatus) error {
 }
 
 func audits(w io.Writer, s Style, list []*orb8v1.InterfaceStatus) error {
-	columns := []column{{title: "INTERFACE"}, {title: "NETNS", right: true}, {title: "IFINDEX", right: true},
-		{title: "BY"}, {title: "STATE"}, {title: "DIRECTION"}}
+	columns := []column{
+		{title: "INTERFACE"},
+		{title: "NETNS", right: true},
+		{title: "IFINDEX", right: true},
+		{title: "BY"},
+		{title: "STATE"},
+		{title: "DIRECTION"},
+	}
 	for _, name := range []string{"FLOWS", "REMAINDER", "OVERFLOW", "NOT_IP", "MALFORMED", "COUNTED", "SEGMENTATION", "INTERFACE", "UNACCOUNTED"} {
 		columns = append(columns, column{title: name, raw: name + "_BYTES", right: true}, column{title: "PKTS", raw: name + "_PACKETS", right: true})
 	}
@@ -159,11 +169,18 @@ func audits(w io.Writer, s Style, list []*orb8v1.InterfaceStatus) error {
 			name  string
 			audit *orb8v1.Audit
 		}{{"ingress", i.GetIngress()}, {"egress", i.GetEgress()}} {
-			row := []cell{{text: i.GetTap().GetInterface()}, numberCell(i.GetTap().GetNetns()), numberCell(uint64(i.GetTap().GetIfindex())),
-				{text: i.GetAttached()}, attachState(i), {text: d.name}}
+			row := []cell{
+				{text: i.GetTap().GetInterface()},
+				numberCell(i.GetTap().GetNetns()), numberCell(uint64(i.GetTap().GetIfindex())),
+				{text: i.GetAttached()},
+				attachState(i),
+				{text: d.name},
+			}
 			a := d.audit
-			for _, c := range []*orb8v1.Counter{a.GetFlows(), a.GetRemainder(), a.GetOverflow(), a.GetNotIp(), a.GetMalformed(),
-				a.GetCounted(), a.GetSegmentation(), a.GetInterface()} {
+			for _, c := range []*orb8v1.Counter{
+				a.GetFlows(), a.GetRemainder(), a.GetOverflow(), a.GetNotIp(), a.GetMalformed(),
+				a.GetCounted(), a.GetSegmentation(), a.GetInterface(),
+			} {
 				row = append(row, s.bytes(c.GetBytes()), s.count(c.GetPackets()))
 			}
 			t.add(append(row, s.unaccounted(a.GetUnaccountedBytes()), s.unaccounted(a.GetUnaccountedPackets())))
