@@ -29,8 +29,8 @@ type Agent struct {
 	health *health.Server
 }
 
-// Open attaches the tap to the interfaces of the agent's network namespace,
-// after removing what a killed agent left there.
+// Open loads the tap for the agent's network namespace, after removing what a
+// killed agent left there. Run attaches it.
 func Open(cfg Config) (*Agent, error) {
 	if err := cfg.finish(); err != nil {
 		return nil, err
@@ -57,9 +57,6 @@ func Open(cfg Config) (*Agent, error) {
 		instance: rand.Uint64(),
 		notes:    []string{"loopback is not tapped"},
 	}
-	if err := tap.Sync(); err != nil {
-		return nil, errors.Join(err, tap.Close())
-	}
 	a.serve()
 	return a, nil
 }
@@ -85,10 +82,14 @@ func (a *Agent) serve() {
 // shutdown timeout and detaches.
 func (a *Agent) Run(ctx context.Context) error {
 	l, err := a.listen()
-	if err != nil {
-		return errors.Join(err, a.tap.Close())
+	if err == nil {
+		if err = a.tap.Sync(); err == nil {
+			l.announce(a.cfg.Log)
+			return a.run(ctx, l)
+		}
+		l.close()
 	}
-	return a.run(ctx, l)
+	return errors.Join(err, a.tap.Close())
 }
 
 func (a *Agent) run(ctx context.Context, l *listeners) error {

@@ -293,6 +293,23 @@ func TestSocketOfADeadAgent(t *testing.T) {
 	if _, err := listenUnix(path); err == nil || !strings.Contains(err.Error(), "in use") {
 		t.Errorf("a living agent's socket: %v", err)
 	}
+	file := filepath.Join(dir, "precious")
+	if err := os.WriteFile(file, []byte("data"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := listenUnix(file); err == nil || !strings.Contains(err.Error(), "not a socket") {
+		t.Errorf("a file: %v", err)
+	}
+	link := filepath.Join(dir, "link")
+	if err := os.Symlink(path, link); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := listenUnix(link); err == nil {
+		t.Error("a link was taken over")
+	}
+	if b, err := os.ReadFile(file); err != nil || string(b) != "data" {
+		t.Errorf("the file was touched: %q, %v", b, err)
+	}
 	first.(*net.UnixListener).SetUnlinkOnClose(false)
 	_ = first.Close()
 	second, err := listenUnix(path)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -22,6 +23,16 @@ import (
 type listeners struct {
 	grpc []net.Listener
 	http net.Listener
+}
+
+// announce says where answers are to be had, once they are.
+func (l *listeners) announce(log *slog.Logger) {
+	if l.http != nil {
+		log.Info("health listens", "address", l.http.Addr().String())
+	}
+	for _, lis := range l.grpc {
+		log.Info("gRPC listens", "address", lis.Addr().String())
+	}
 }
 
 func (l *listeners) close() {
@@ -41,7 +52,6 @@ func (a *Agent) listen() (*listeners, error) {
 			return nil, err
 		}
 		l.grpc = append(l.grpc, lis)
-		a.cfg.Log.Info("gRPC listens", "address", lis.Addr().String())
 	}
 	if a.cfg.HealthPort != 0 {
 		lis, err := listenTCP("", a.cfg.HealthPort, "ORB8_HEALTH_PORT")
@@ -50,7 +60,6 @@ func (a *Agent) listen() (*listeners, error) {
 			return nil, err
 		}
 		l.http = lis
-		a.cfg.Log.Info("health listens", "address", lis.Addr().String())
 	}
 	if a.cfg.Socket != "" {
 		lis, err := listenUnix(a.cfg.Socket)
@@ -60,7 +69,6 @@ func (a *Agent) listen() (*listeners, error) {
 			a.node.notes = append(a.node.notes, fmt.Sprintf("no unix socket: %v", err))
 		} else {
 			l.grpc = append(l.grpc, lis)
-			a.cfg.Log.Info("gRPC listens", "socket", a.cfg.Socket)
 		}
 	}
 	return l, nil
@@ -72,23 +80,20 @@ func listenTCP(host string, port int, env string) (net.Listener, error) {
 		return nil, fmt.Errorf("port %d is in use, perhaps by another agent (set %s to another port)", port, env)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("listen: %w", err)
+		return nil, fmt.Errorf("%w (ORB8_LISTEN is the address, %s the port)", err, env)
 	}
 	return lis, nil
 }
 
-// listenUnix takes over a socket that nobody listens on any more.
+// listenUnix takes over a socket that nobody listens on any more, and touches
+// nothing that is not such a socket: a path is easily mistyped.
 func listenUnix(path string) (net.Listener, error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+	if err := os.Mkdir(filepath.Dir(path), 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, err
 	}
 	lis, err := net.Listen("unix", path)
 	if errors.Is(err, unix.EADDRINUSE) {
-		c, dialErr := net.DialTimeout("unix", path, time.Second)
-		if dialErr == nil {
-			return nil, errors.Join(fmt.Errorf("%s is in use by another agent (set ORB8_SOCKET to another path)", path), c.Close())
-		}
-		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := removeDeadSocket(path); err != nil {
 			return nil, err
 		}
 		lis, err = net.Listen("unix", path)
@@ -101,6 +106,25 @@ func listenUnix(path string) (net.Listener, error) {
 		return nil, errors.Join(err, lis.Close())
 	}
 	return lis, nil
+}
+
+func removeDeadSocket(path string) error {
+	st, err := os.Lstat(path)
+	if err != nil {
+		return err
+	}
+	if st.Mode().Type() != fs.ModeSocket {
+		return fmt.Errorf("%s exists and is not a socket (set ORB8_SOCKET to another path)", path)
+	}
+	c, err := net.DialTimeout("unix", path, time.Second)
+	if err == nil {
+		return errors.Join(fmt.Errorf("%s is in use by another agent (set ORB8_SOCKET to another path)", path), c.Close())
+	}
+	// Only this says that nobody has it open; a full backlog says otherwise.
+	if !errors.Is(err, unix.ECONNREFUSED) {
+		return err
+	}
+	return os.Remove(path)
 }
 
 // serveHTTP answers health questions, and nothing else.

@@ -131,7 +131,7 @@ func (n *node) problem(interfaces []store.InterfaceAudit) string {
 		case i.How != "":
 			attached++
 			wanted++
-		case i.Problem != "gone":
+		case !i.Left:
 			wanted++
 			problem = i.Name + ": " + i.Problem
 		}

@@ -117,7 +117,7 @@ func (p *pipeline) expire() {
 	p.flows.Expire(p.last)
 	p.expired = p.last
 	into := p.tap.Folded()
-	err := p.tap.Fold(p.cfg.FlowTimeout, func(i event.Iface) bool { return p.flows.Fold(i, into) })
+	err := p.tap.Fold(0, func(i event.Iface) bool { return p.flows.Fold(i, into) })
 	if err != nil {
 		p.log.Warn("accounts of interfaces that are gone", "error", err)
 	}

@@ -24,6 +24,9 @@ func Standalone(ctx context.Context, cfg Config) (conn *grpc.ClientConn, closer 
 	if err != nil {
 		return nil, nil, err
 	}
+	if err := a.tap.Sync(); err != nil {
+		return nil, nil, errors.Join(err, a.tap.Close())
+	}
 	lis := bufconn.Listen(64 << 10)
 	conn, err = grpc.NewClient("passthrough:///standalone",
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return lis.DialContext(ctx) }),

@@ -56,7 +56,7 @@ type app struct {
 func Run(cfg Config) int {
 	// A closed pipe must be an error to handle, not a signal that kills.
 	signal.Ignore(syscall.SIGPIPE)
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
 	if cfg.Getenv("GRPC_GO_LOG_SEVERITY_LEVEL") == "" {
 		// Errors are told once, in words, where they are handled.

@@ -138,12 +138,12 @@ func (got *answer) hear(n *orb8v1.NodeState) {
 }
 
 // lines is what the answer says about itself.
-func (got *answer) lines(filtered bool) []string {
+func (got *answer) lines(f *flowsFlags) []string {
 	if got.shown > 0 {
-		return append(render.Summary(got.summary, got.shown), got.warnings...)
+		return append(render.Summary(got.summary, got.shown, f.limit), got.warnings...)
 	}
 	first := "no flows yet"
-	if filtered {
+	if f.filter.given() {
 		first = fmt.Sprintf("no flows match (of %d)", got.summary.GetKnownFlows())
 	}
 	return append([]string{first}, got.warnings...)
@@ -170,7 +170,7 @@ func (a *app) showFlows(ctx context.Context, c *client.Client, f *flowsFlags) er
 	if err := a.out.Flush(); err != nil {
 		return err
 	}
-	for _, line := range got.lines(f.filter.given()) {
+	for _, line := range got.lines(f) {
 		if screen.terminal && got.shown > 0 && !f.output.json() {
 			fmt.Fprintln(a.out, render.Escape(line))
 		} else {

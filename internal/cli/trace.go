@@ -77,8 +77,8 @@ func (f *traceFlags) request(now time.Time) (*orb8v1.EventsRequest, error) {
 	if f.duration < 0 {
 		return nil, usagef("--duration %v: allowed are times from 0 on, as 30s or 5m", f.duration)
 	}
-	if f.interval < 0 {
-		return nil, usagef("--interval %v: allowed are times from 0 on, as 1s or 10s", f.interval)
+	if f.interval < agentEpoch {
+		return nil, usagef("--interval %v: allowed are times from 1s on, since agents count by the second", f.interval)
 	}
 	q := &orb8v1.EventsRequest{Include: f.filter.include, Exclude: f.filter.exclude}
 	if f.since == "" {

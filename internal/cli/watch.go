@@ -104,7 +104,7 @@ func (a *app) watchOnce(ctx context.Context, c *client.Client, f *flowsFlags, r 
 		return err
 	}
 	r.before.at, r.before.totals = asked, r.before.current
-	lines := got.lines(f.filter.given())
+	lines := got.lines(f)
 	var page bytes.Buffer
 	if got.shown > 0 && !f.output.json() {
 		if err := table.Flush(&page); err != nil {

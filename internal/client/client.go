@@ -30,10 +30,10 @@ const (
 	// neither a black hole nor something that only accepts can hang a command.
 	connectTimeout = 2 * time.Second
 	// answerTimeout bounds one question.
-	answerTimeout = 30 * time.Second
+	answerTimeout = 10 * time.Second
 	// pulse is how often a quiet stream is checked, and how long one check may
 	// take: an agent whose node froze or fell off the network says nothing.
-	pulse = 10 * time.Second
+	pulse = 3 * time.Second
 )
 
 // Client asks one Observer. Its methods are safe for concurrent use.
@@ -179,6 +179,7 @@ type dialer struct {
 
 	mu  sync.Mutex
 	err error
+	got bool
 }
 
 func (d *dialer) dialContext(ctx context.Context, place string) (net.Conn, error) {
@@ -186,7 +187,15 @@ func (d *dialer) dialContext(ctx context.Context, place string) (net.Conn, error
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.err = err
+	d.got = d.got || err == nil
 	return conn, err
+}
+
+// connected tells whether somebody has accepted a connection.
+func (d *dialer) connected() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.got
 }
 
 func (d *dialer) lastError() error {

@@ -4,6 +4,7 @@ package client
 
 import (
 	"context"
+	"errors"
 	"net"
 	"path/filepath"
 	"strings"
@@ -141,10 +142,33 @@ func TestSilence(t *testing.T) {
 	defer c.Close()
 	began := time.Now()
 	_, err = c.Status(t.Context())
-	if err == nil || !strings.Contains(err.Error(), "does not speak gRPC") {
+	if err == nil || !strings.Contains(err.Error(), "does not answer") {
 		t.Errorf("got %v", err)
 	}
 	if took := time.Since(began); took > 2*connectTimeout {
 		t.Errorf("took %v", took)
+	}
+}
+
+// An agent that hangs must not be hidden by a healthy one that is started
+// instead.
+func TestSilenceNearbyIsNotHidden(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	_, err = Find(t.Context(), Where{
+		Getenv: func(string) string { return "" },
+		Nearby: []Address{{Agent, l.Addr().String()}},
+		Start: func(context.Context) (*grpc.ClientConn, func() error, error) {
+			t.Error("started another")
+			return nil, nil, errors.New("no")
+		},
+		MayStart: true,
+		Say:      func(string) {},
+	})
+	if err == nil || !strings.Contains(err.Error(), "does not answer") {
+		t.Errorf("got %v", err)
 	}
 }

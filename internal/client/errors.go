@@ -61,6 +61,9 @@ func (c *Client) unreachable(message string) error {
 	var dns *net.DNSError
 	var timeout net.Error
 	switch {
+	case why == nil && strings.Contains(message, "preface") && strings.Contains(message, "closed network connection"):
+		// gRPC hung up itself, after connectTimeout without a word.
+		return c.silent()
 	case why == nil && strings.Contains(message, "preface"):
 		return &Error{who + " accepts connections but does not speak gRPC: another program listens there", c.start()}
 	case why == nil:
@@ -81,6 +84,12 @@ func (c *Client) unreachable(message string) error {
 		why = op.Err
 	}
 	return &Error{"cannot reach " + who + ": " + why.Error(), c.start()}
+}
+
+// silent: what a stopped or overloaded Observer looks like, and some other
+// programs do, too.
+func (c *Client) silent() error {
+	return &Error{c.Address.String() + " accepts connections but does not answer: it hangs, or is another program", "orb8 --standalone status to look without it"}
 }
 
 // command is a command line that asks the same address.

@@ -62,6 +62,7 @@ func Find(ctx context.Context, w Where) (*Client, error) {
 		return nil, err
 	}
 	var tried []string
+	var silent *Client
 	for _, c := range candidates {
 		found, err := probe(ctx, c)
 		if err == nil {
@@ -76,6 +77,13 @@ func Find(ctx context.Context, w Where) (*Client, error) {
 			w.Say(c.address.String() + c.source + " does not answer, looking elsewhere")
 		}
 		tried = append(tried, c.address.Place)
+		if errors.Is(err, errSilent) && silent == nil {
+			silent = &Client{Address: c.address}
+		}
+	}
+	if silent != nil {
+		// Perhaps an agent that hangs: starting another would hide that.
+		return nil, silent.silent()
 	}
 	if w.MayStart && w.Start != nil {
 		w.Say("no agent found, starting standalone")
@@ -131,10 +139,16 @@ func probe(ctx context.Context, place candidate) (*Client, error) {
 	}
 	_, err = c.health.Check(ctx, &healthv1.HealthCheckRequest{Service: orb8v1.Observer_ServiceDesc.ServiceName})
 	if err != nil {
+		if ctx.Err() != nil && c.dial.connected() {
+			err = errSilent
+		}
 		return nil, errors.Join(err, c.Close())
 	}
 	return c, nil
 }
+
+// errSilent says that a place accepts connections and does not answer.
+var errSilent = errors.New("accepts connections but does not answer")
 
 func start(ctx context.Context, starter Starter) (*Client, error) {
 	if starter == nil {

@@ -46,7 +46,9 @@ type Interface struct {
 	// How the tap is attached: "tcx", "clsact", or "" when it is not.
 	How string
 	// Why it is not attached, or that it is gone.
-	Problem         string
+	Problem string
+	// It was tapped and is not to be any more: gone, or a member of another.
+	Left            bool
 	Ingress, Egress Account
 }
 

@@ -11,9 +11,10 @@ import (
 )
 
 // Summary says in lines what an answer holds and, so that nobody takes a part
-// for the whole, what it does not. shown is the number of rows before it.
-func Summary(s *orb8v1.Summary, shown int) []string {
-	lines := []string{matched(s, shown)}
+// for the whole, what it does not. shown is the number of rows before it,
+// limit what was asked for at most.
+func Summary(s *orb8v1.Summary, shown int, limit uint32) []string {
+	lines := []string{matched(s, shown, limit)}
 	if apart := countedApart(s); apart != "" {
 		lines = append(lines, "counted, but in none of the flows above: "+apart)
 	}
@@ -24,14 +25,18 @@ func Summary(s *orb8v1.Summary, shown int) []string {
 	return lines
 }
 
-func matched(s *orb8v1.Summary, shown int) string {
+func matched(s *orb8v1.Summary, shown int, limit uint32) string {
 	line := plural(s.GetMatchedFlows(), "flow")
 	if s.GetKnownFlows() != s.GetMatchedFlows() {
 		line = fmt.Sprintf("%s of %s", group(s.GetMatchedFlows()), plural(s.GetKnownFlows(), "flow"))
 	}
 	m := s.GetMatched()
 	line += fmt.Sprintf(": %s sent, %s received", Bytes(m.GetTxBytes()), Bytes(m.GetRxBytes()))
-	if uint64(shown) < s.GetMatchedFlows() {
+	switch {
+	case uint64(shown) == s.GetMatchedFlows():
+	case uint64(shown) < uint64(limit):
+		line += fmt.Sprintf("; %s shown, the most that the agent gives (its ORB8_MAX_QUERY_LIMIT)", group(uint64(shown)))
+	default:
 		line += fmt.Sprintf("; %s shown, all: --limit %d", group(uint64(shown)), s.GetMatchedFlows())
 	}
 	return line

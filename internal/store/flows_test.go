@@ -160,7 +160,7 @@ func TestAudit(t *testing.T) {
 	}
 	in.Egress.DeviceLow.Bytes += 1000
 	in.Egress.DeviceHigh.Bytes += 1000
-	in.Ingress.DeviceHigh = event.Counter{Bytes: 290, Packets: 5}
+	in.Ingress.DeviceHigh = event.Counter{Bytes: 220, Packets: 5}
 	in.Ingress.DeviceLow = in.Ingress.DeviceHigh
 	a = s.Audit(in)
 	if a.Egress.UnaccountedBytes != 800 || a.Ingress.UnaccountedBytes != -10 {

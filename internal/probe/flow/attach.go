@@ -36,22 +36,22 @@ func (t *Tap) Sync() error {
 	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
 		return fmt.Errorf("list interfaces: %w", err)
 	}
-	masters := make(map[int]string, len(links))
+	masters := make(map[int]netlink.Link, len(links))
 	for _, l := range links {
-		masters[l.Attrs().Index] = l.Type()
+		masters[l.Attrs().Index] = l
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.closed {
 		return errClosed
 	}
-	seen := make(map[uint32]bool, len(links))
+	// Why an interface is not tapped; "" where it is.
+	why := make(map[uint32]string, len(links))
 	for _, l := range links {
-		if !tapped(l, masters) {
+		index := uint32(l.Attrs().Index)
+		if why[index] = untapped(l, masters); why[index] != "" {
 			continue
 		}
-		index := uint32(l.Attrs().Index)
-		seen[index] = true
 		p := t.ports[index]
 		if p != nil && p.gone.IsZero() {
 			t.renamed(p, l.Attrs().Name)
@@ -63,22 +63,42 @@ func (t *Tap) Sync() error {
 		t.attach(l)
 	}
 	for index, p := range t.ports {
-		if !seen[index] && p.gone.IsZero() {
+		reason, exists := why[index]
+		if !exists {
+			reason = gone
+		}
+		if reason != "" && p.gone.IsZero() {
 			t.detach(p)
+		}
+		if reason != "" {
+			p.Problem, p.Left = reason, true
 		}
 	}
 	return nil
 }
 
-// tapped: loopback is counted only on request; a member of a bridge, bond or
+// gone is the reason for not tapping an interface that does not exist.
+const gone = "gone"
+
+// untapped: loopback is counted only on request; a member of a bridge, bond or
 // team is not a place where this namespace sends or receives, a member of a
 // VRF is.
-func tapped(l netlink.Link, masters map[int]string) bool {
+func untapped(l netlink.Link, masters map[int]netlink.Link) string {
 	a := l.Attrs()
 	if a.RawFlags&unix.IFF_LOOPBACK != 0 {
-		return false
+		return "loopback"
 	}
-	return a.MasterIndex == 0 || masters[a.MasterIndex] == "vrf"
+	if a.MasterIndex == 0 {
+		return ""
+	}
+	master := masters[a.MasterIndex]
+	if master == nil {
+		return "member of another interface"
+	}
+	if master.Type() == "vrf" {
+		return ""
+	}
+	return "member of " + master.Attrs().Name
 }
 
 func (t *Tap) renamed(p *port, name string) {
@@ -201,7 +221,6 @@ func (t *Tap) detach(p *port) {
 		p.unread = true
 	}
 	p.gone = time.Now()
-	p.Problem = "gone"
 	t.log.Info("Detached flow probe", "interface", p.Name)
 }
 

@@ -57,7 +57,11 @@ func cleanLink(l netlink.Link, netns uint32, dead *deadTokens) (removed []string
 		if err := unlessGone(netlink.FilterDel(b)); err != nil {
 			return removed, fmt.Errorf("remove filter of %s: %w", name, err)
 		}
-		removed = append(removed, fmt.Sprintf("%s: filter %s", name, b.Name))
+		direction := "egress"
+		if b.Parent == netlink.HANDLE_MIN_INGRESS {
+			direction = "ingress"
+		}
+		removed = append(removed, fmt.Sprintf("%s: %s filter %s", name, direction, b.Name))
 	}
 	if !dead.madeQdisc(event.Iface{Netns: netns, Index: uint32(index)}) {
 		return removed, nil
@@ -82,6 +86,7 @@ type deadTokens struct {
 	known  map[string]bool
 	qdiscs map[event.Iface]bool
 	files  map[string][]event.Iface
+	err    error
 }
 
 func newDeadTokens(dir string) *deadTokens {
@@ -107,6 +112,9 @@ func (d *deadTokens) look(token string) bool {
 	f, err := os.Open(tokenFile(d.dir, token))
 	if errors.Is(err, fs.ErrNotExist) {
 		return true
+	}
+	if errors.Is(err, fs.ErrPermission) {
+		d.err = fmt.Errorf("whether it is in use: %w (needs root)", err)
 	}
 	if err != nil {
 		return false
@@ -157,7 +165,7 @@ func (d *deadTokens) madeQdisc(i event.Iface) bool { return d.qdiscs[i] }
 
 // forget removes the files of dead owners whose work was all in this namespace.
 func (d *deadTokens) forget(netns uint32) error {
-	var err error
+	err := d.err
 	for token, made := range d.files {
 		elsewhere := false
 		for _, i := range made {

@@ -26,11 +26,11 @@ func (t *Tap) Fold(after time.Duration, may func(event.Iface) bool) error {
 	defer t.mu.Unlock()
 	var err error
 	for index, p := range t.ports {
-		if p.gone.IsZero() || time.Since(p.gone) < after || !may(p.Iface) {
+		if p.Problem != gone || time.Since(p.gone) < after || !may(p.Iface) {
 			continue
 		}
 		if t.gone == nil {
-			t.gone = &port{Interface: event.Interface{Iface: t.Folded(), Name: Gone, Problem: "gone"}}
+			t.gone = &port{Interface: event.Interface{Iface: t.Folded(), Name: Gone, Problem: gone, Left: true}}
 		}
 		t.gone.low.add(p.low.now)
 		t.gone.high.add(p.high.now)

@@ -154,7 +154,8 @@ func (t *Tap) load() error {
 func explain(err error) error {
 	switch {
 	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
-		return fmt.Errorf("%w (the agent needs root, or the capabilities BPF, NET_ADMIN and PERFMON; before kernel 5.11 also SYS_RESOURCE)", err)
+		// What a library adds to it is about old kernels, and misleads on others.
+		return fmt.Errorf("%w: needs root, or the capabilities BPF, NET_ADMIN and PERFMON (before kernel 5.11 also SYS_RESOURCE)", unix.EPERM)
 	case errors.Is(err, ebpf.ErrNotSupported), errors.Is(err, unix.ENOSYS), errors.Is(err, unix.EINVAL):
 		var uts unix.Utsname
 		_ = unix.Uname(&uts)
@@ -246,7 +247,15 @@ func (t *Tap) Interfaces() []event.Interface {
 	if t.totals[restPlace{egress: false}] != nil || t.totals[restPlace{egress: true}] != nil {
 		out = append(out, t.account(event.Interface{Problem: "more interfaces than the overflow table has room for"}, deviceCounters{}, deviceCounters{}))
 	}
-	slices.SortFunc(out, func(a, b event.Interface) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortFunc(out, func(a, b event.Interface) int {
+		if a.Left != b.Left {
+			if a.Left {
+				return 1
+			}
+			return -1
+		}
+		return strings.Compare(a.Name, b.Name)
+	})
 	return out
 }
 
