@@ -67,16 +67,18 @@ func parseStats(b []byte) (index uint32, c deviceCounters, ok bool) {
 // baseline turns readings of a device's counters into what it counted while
 // the tap was on it.
 type baseline struct {
+	last  deviceCounters // as read
 	from  deviceCounters
 	prior deviceCounters // earlier times on the same interface
 	now   deviceCounters // since attaching, prior included
 }
 
 func (b *baseline) start(reading deviceCounters) {
-	b.from, b.prior = reading, b.now
+	b.from, b.prior, b.last = reading, b.now, reading
 }
 
 func (b *baseline) read(reading deviceCounters) {
+	b.last = reading
 	b.now.rx = since(reading.rx, b.from.rx)
 	b.now.tx = since(reading.tx, b.from.tx)
 	b.now.rx.Add(b.prior.rx)

@@ -14,6 +14,12 @@ import (
 	"github.com/orb8/orb8/internal/event"
 )
 
+// The kernel's SEG_SHIFT.
+const (
+	segShift = 35
+	segBytes = 1<<segShift - 1
+)
+
 // decode turns a table entry into t.delta. It allocates nothing.
 func (t *Tap) decode(k *kernelFlowKey, v *kernelFlowValue) {
 	d := &t.delta
@@ -37,7 +43,10 @@ func (t *Tap) decode(k *kernelFlowKey, v *kernelFlowValue) {
 		d.Last = max(d.Last, t.clock.unix(rx.Last))
 	}
 	d.Traffic = event.Traffic{TxBytes: tx.Bytes, TxPackets: tx.Packets, RxBytes: rx.Bytes, RxPackets: rx.Packets}
-	d.Segmentation = event.Traffic{TxBytes: tx.SegBytes, TxPackets: tx.SegPackets, RxBytes: rx.SegBytes, RxPackets: rx.SegPackets}
+	d.Segmentation = event.Traffic{
+		TxBytes: tx.Seg & segBytes, TxPackets: tx.Seg >> segShift,
+		RxBytes: rx.Seg & segBytes, RxPackets: rx.Seg >> segShift,
+	}
 	d.Health = event.Health{
 		RTT:         v.SrttUs8 >> 3,
 		MinRTT:      v.MinRttUs,

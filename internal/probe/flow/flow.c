@@ -17,13 +17,17 @@ const volatile __u32 link_header = ETH_HLEN;
 
 enum direction { INGRESS = 0, EGRESS = 1 };
 
+#define SEG_SHIFT 35
+
 /* One direction of a connection in one epoch. Counters are added to by several
  * CPUs at once; the rest is written by whoever comes last. */
 struct flow_side {
 	__u64 bytes; /* on the wire with the link-layer header, per segment */
 	__u64 packets; /* segments */
-	__u64 seg_bytes; /* of it, what the device did not see: it counts a */
-	__u64 seg_packets; /* super-packet once */
+	/* Of it, what the device did not see, since it counts a super-packet
+	 * once: segments << SEG_SHIFT | bytes, for one atomic add instead of
+	 * two. Good for 500 million segments, a minute at 100 Gbit/s. */
+	__u64 seg;
 	__u32 last; /* jiffies, low half */
 	__u32 retransmits; /* tx only: segments, over the socket's life */
 	/* One byte a TCP flag: two CPUs that set different flags at once both
@@ -50,8 +54,9 @@ struct flow_value {
 	__u64 bytes_acked;
 	__u32 srtt_us8; /* microseconds × 8, as the kernel keeps it */
 	__u32 min_rtt_us;
+	__u64 spare_tx;
 	struct flow_side rx;
-	__u64 spare[2];
+	__u64 spare_rx[3];
 };
 _Static_assert(sizeof(struct flow_value) == 160, "the Go side reads these bytes");
 
@@ -281,8 +286,7 @@ static __noinline int insert(struct __sk_buff *skb, void *table, struct first *f
 	measure(skb, f->headers, &s);
 	side->bytes = s.bytes;
 	side->packets = s.packets;
-	side->seg_bytes = s.seg_bytes;
-	side->seg_packets = s.seg_packets;
+	side->seg = s.seg_packets << SEG_SHIFT | s.seg_bytes;
 	side->last = v.first;
 	if (f->flags)
 		set_flags(&v, side, f->flags);
@@ -349,10 +353,8 @@ static __always_inline int observe(struct __sk_buff *skb, const enum direction d
 	side = dir == EGRESS ? &v->tx : &v->rx;
 	__sync_fetch_and_add(&side->bytes, s.bytes);
 	__sync_fetch_and_add(&side->packets, s.packets);
-	if (s.seg_packets) {
-		__sync_fetch_and_add(&side->seg_bytes, s.seg_bytes);
-		__sync_fetch_and_add(&side->seg_packets, s.seg_packets);
-	}
+	if (s.seg_packets)
+		__sync_fetch_and_add(&side->seg, s.seg_packets << SEG_SHIFT | s.seg_bytes);
 	side->last = bpf_jiffies64(); /* a load, not a call: 1 ns against 17 */
 	if (unlikely(plain.tcp_flags & ~v->flags[dir]))
 		set_flags(v, side, plain.tcp_flags);

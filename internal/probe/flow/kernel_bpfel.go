@@ -42,8 +42,7 @@ type kernelFlowValue struct {
 		_           structs.HostLayout
 		Bytes       uint64
 		Packets     uint64
-		SegBytes    uint64
-		SegPackets  uint64
+		Seg         uint64
 		Last        uint32
 		Retransmits uint32
 		Seen        [8]uint8
@@ -51,17 +50,17 @@ type kernelFlowValue struct {
 	BytesAcked uint64
 	SrttUs8    uint32
 	MinRttUs   uint32
+	SpareTx    uint64
 	Rx         struct {
 		_           structs.HostLayout
 		Bytes       uint64
 		Packets     uint64
-		SegBytes    uint64
-		SegPackets  uint64
+		Seg         uint64
 		Last        uint32
 		Retransmits uint32
 		Seen        [8]uint8
 	}
-	Spare [2]uint64
+	SpareRx [3]uint64
 }
 
 type kernelRestKey struct {
