@@ -8,7 +8,7 @@ GOFUMPT := $(GO) tool -modfile=tools/gofumpt/go.mod gofumpt
 STATICCHECK := $(GO) tool -modfile=tools/staticcheck/go.mod staticcheck
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test unit smoke-test bench generate check-generated lint fmt verify-setup test-deps generate-deps clean
+.PHONY: help run build test unit smoke-test kernel-test bench generate check-generated lint fmt verify-setup test-deps generate-deps clean
 
 help: ## list these targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,10 @@ unit: ## the tests that need neither root nor a kernel, with the race detector
 
 smoke-test: build ## start the agent as a user would and ask it (root)
 	$(SUDO) env "PATH=$$PATH" test/smoke/smoke.sh $(BIN)
+
+kernel-test: ## the tap's tests on Debian's 6.1 and 6.12 kernels, in QEMU
+	test/kernels/run.sh 6.1
+	test/kernels/run.sh 6.12
 
 bench: ## measure the tap and the agent beside their baselines: one table (root)
 	$(SUDO) env "PATH=$$PATH" $(GO) run ./test/bench

@@ -145,7 +145,7 @@ func (t *Tap) attachBoth(p *port, encap string) error {
 	if err != nil {
 		return explain(err)
 	}
-	before, err := readDevices()
+	before, err := readDevice(p.Iface.Index)
 	if err != nil {
 		return err
 	}
@@ -153,13 +153,14 @@ func (t *Tap) attachBoth(p *port, encap string) error {
 		p.release()
 		return explain(err)
 	}
-	after, err := readDevices()
+	after, err := readDevice(p.Iface.Index)
 	if err != nil {
+		p.release()
 		return err
 	}
 	// What is counted between the two readings may or may not have been tapped.
-	p.low.start(after[p.Iface.Index])
-	p.high.start(before[p.Iface.Index])
+	p.low.start(after)
+	p.high.start(before)
 	return nil
 }
 

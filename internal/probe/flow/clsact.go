@@ -167,7 +167,8 @@ func hasClsact(index int) (bool, error) {
 		return false, err
 	}
 	qdiscs, err := netlink.QdiscList(l)
-	if err != nil {
+	// One that was overlooked in an interrupted dump is found when it is added.
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
 		return false, fmt.Errorf("list qdiscs: %w", err)
 	}
 	for _, q := range qdiscs {

@@ -4,8 +4,10 @@ package flow
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 
+	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
@@ -24,12 +26,20 @@ const (
 // readDevices asks for the counters of all interfaces of the calling thread's
 // namespace, and for nothing else: a full link dump costs ten times as much.
 func readDevices() (map[uint32]deviceCounters, error) {
-	req := nl.NewNetlinkRequest(unix.RTM_GETSTATS, unix.NLM_F_DUMP)
-	msg := make([]byte, sizeofIfStats)
-	binary.NativeEndian.PutUint32(msg[8:], 1<<(linkStats64-1))
-	req.AddRawData(msg)
-	replies, err := req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWSTATS)
-	if err != nil {
+	var replies [][]byte
+	var err error
+	// A dump is interrupted when an interface comes or goes meanwhile: then one
+	// may be missing, and what is there is right. The last try is good enough.
+	for range 3 {
+		req := nl.NewNetlinkRequest(unix.RTM_GETSTATS, unix.NLM_F_DUMP)
+		msg := make([]byte, sizeofIfStats)
+		binary.NativeEndian.PutUint32(msg[8:], 1<<(linkStats64-1))
+		req.AddRawData(msg)
+		if replies, err = req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWSTATS); !errors.Is(err, netlink.ErrDumpInterrupted) {
+			break
+		}
+	}
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
 		return nil, fmt.Errorf("read interface counters: %w", err)
 	}
 	devices := make(map[uint32]deviceCounters, len(replies))
@@ -39,6 +49,19 @@ func readDevices() (map[uint32]deviceCounters, error) {
 		}
 	}
 	return devices, nil
+}
+
+// readDevice is one of them; without it there is nothing to audit against.
+func readDevice(index uint32) (deviceCounters, error) {
+	devices, err := readDevices()
+	if err != nil {
+		return deviceCounters{}, err
+	}
+	c, ok := devices[index]
+	if !ok {
+		return c, fmt.Errorf("read interface counters: %w", unix.ENODEV)
+	}
+	return c, nil
 }
 
 // parseStats reads one RTM_NEWSTATS body: struct if_stats_msg, then attributes.
