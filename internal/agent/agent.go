@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"golang.org/x/net/netutil"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
@@ -61,10 +62,17 @@ func Open(cfg Config) (*Agent, error) {
 	return a, nil
 }
 
+// What clients can make an agent hold is bounded: connections a listener, and
+// calls a connection.
+const (
+	maxConnections = 256
+	maxStreams     = 16
+)
+
 // serve makes the gRPC server; listeners are Run's.
 func (a *Agent) serve() {
 	a.grpc = grpc.NewServer(
-		grpc.MaxConcurrentStreams(100),
+		grpc.MaxConcurrentStreams(maxStreams),
 		grpc.MaxRecvMsgSize(1<<20),
 		grpc.ConnectionTimeout(10*time.Second),
 	)
@@ -97,7 +105,7 @@ func (a *Agent) run(ctx context.Context, l *listeners) error {
 	g.Go(func() error { return a.node.Run(ctx) })
 	g.Go(func() error { return a.tap.Follow(ctx) })
 	for _, lis := range l.grpc {
-		g.Go(func() error { return a.grpc.Serve(lis) })
+		g.Go(func() error { return a.grpc.Serve(netutil.LimitListener(lis, maxConnections)) })
 	}
 	if l.http != nil {
 		g.Go(func() error { return a.serveHTTP(ctx, l.http) })

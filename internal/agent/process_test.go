@@ -45,6 +45,7 @@ type process struct {
 	dir    string
 	output *buffer
 	exited chan struct{}
+	conn   *grpc.ClientConn
 }
 
 // buffer is written by the process and read by the test.
@@ -137,11 +138,15 @@ func (p *process) end(sig os.Signal) int {
 // dial connects by the unix socket, which knows no network namespaces.
 func (p *process) dial() *grpc.ClientConn {
 	p.t.Helper()
+	if p.conn != nil {
+		return p.conn
+	}
 	conn, err := grpc.NewClient("unix://"+filepath.Join(p.dir, "agent.sock"), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		p.t.Fatal(err)
 	}
 	p.t.Cleanup(func() { _ = conn.Close() })
+	p.conn = conn
 	return conn
 }
 

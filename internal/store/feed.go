@@ -26,7 +26,8 @@ type Feed struct {
 type FeedConfig struct {
 	// Batches that a follower may lag behind; 0 means 1,000.
 	Queue int
-	// Followers at one time; 0 means 64.
+	// Followers at one time; 0 means 16. One that has stopped to read holds 20 MB
+	// in a queue of 1,000.
 	Followers int
 	// Connection events remembered; 0 means 4,096.
 	Recent int
@@ -42,7 +43,7 @@ func NewFeed(cfg FeedConfig) *Feed {
 		cfg.Queue = 1000
 	}
 	if cfg.Followers <= 0 {
-		cfg.Followers = 64
+		cfg.Followers = 16
 	}
 	if cfg.Recent <= 0 {
 		cfg.Recent = 4096
