@@ -4,9 +4,11 @@ package cli_test
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"net/http"
 	"slices"
+	"syscall"
 	"time"
 
 	"google.golang.org/grpc"
@@ -103,10 +105,28 @@ func serve(stop func(func()), f *fake, dying bool) (string, error) {
 	return l.Addr().String(), nil
 }
 
+// deadPort is one that refuses: bound, so that nobody else gets it, and not
+// listened on.
+func deadPort(stop func(func())) (string, error) {
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return "", err
+	}
+	stop(func() { syscall.Close(fd) })
+	if err := syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		return "", err
+	}
+	a, err := syscall.Getsockname(fd)
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("127.0.0.1:%d", a.(*syscall.SockaddrInet4).Port), nil
+}
+
 // strangers are programs that hold a port and are no agents.
 func strangers(stop func(func())) (map[string]string, error) {
 	listeners := map[string]net.Listener{}
-	for _, name := range []string{"SILENT", "WEB", "OTHER", "DEAD"} {
+	for _, name := range []string{"SILENT", "WEB", "OTHER"} {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			return nil, err
@@ -114,8 +134,6 @@ func strangers(stop func(func())) (map[string]string, error) {
 		listeners[name] = l
 		stop(func() { l.Close() })
 	}
-	// Nothing listens there any more.
-	listeners["DEAD"].Close()
 	go http.Serve(listeners["WEB"], http.NotFoundHandler())
 	// Speaks gRPC, but another service.
 	other := grpc.NewServer()
@@ -127,5 +145,7 @@ func strangers(stop func(func())) (map[string]string, error) {
 	for name, l := range listeners {
 		places[name] = l.Addr().String()
 	}
-	return places, nil
+	var err error
+	places["DEAD"], err = deadPort(stop)
+	return places, err
 }
