@@ -276,6 +276,24 @@ func (t *Tap) detachAll() error {
 
 // Follow keeps the tap on the interfaces as they come and go, until ctx ends.
 func (t *Tap) Follow(ctx context.Context) error {
+	for {
+		if err := t.follow(ctx); err != nil || ctx.Err() != nil {
+			return err
+		}
+		// The subscription broke, as when its buffer overflowed.
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(time.Second):
+		}
+		if err := t.Sync(); err != nil {
+			t.log.Warn("interfaces not followed", "error", err)
+		}
+	}
+}
+
+// follow is one subscription, until it breaks or ctx ends.
+func (t *Tap) follow(ctx context.Context) error {
 	updates := make(chan netlink.LinkUpdate, 64)
 	failed := make(chan error, 1)
 	err := netlink.LinkSubscribeWithOptions(updates, ctx.Done(), netlink.LinkSubscribeOptions{
@@ -298,10 +316,12 @@ func (t *Tap) Follow(ctx context.Context) error {
 			return nil
 		case u, open := <-updates:
 			if !open {
-				if ctx.Err() != nil {
-					return nil
+				select {
+				case err := <-failed:
+					t.log.Warn("lost track of interfaces, looking again", "error", err)
+				default:
 				}
-				return t.refollow(ctx, failed)
+				return nil
 			}
 			t.lastWords(&u)
 			t.drain(updates)
@@ -311,25 +331,6 @@ func (t *Tap) Follow(ctx context.Context) error {
 			t.log.Warn("interfaces not followed", "error", err)
 		}
 	}
-}
-
-// refollow starts again after the subscription broke, as when its buffer
-// overflowed.
-func (t *Tap) refollow(ctx context.Context, failed <-chan error) error {
-	select {
-	case err := <-failed:
-		t.log.Warn("lost track of interfaces, looking again", "error", err)
-	default:
-	}
-	select {
-	case <-ctx.Done():
-		return nil
-	case <-time.After(time.Second):
-	}
-	if err := t.Sync(); err != nil {
-		t.log.Warn("interfaces not followed", "error", err)
-	}
-	return t.Follow(ctx)
 }
 
 // drain takes what else has arrived: one look at the interfaces answers all.
