@@ -26,8 +26,8 @@ var floors = [][]string{
 	{"internal/wire"},
 	{"internal/store"},
 	{"internal/enrich"},
-	{"internal/probe/flow"},
-	{"internal/filter"},
+	{"internal/probe/flow", "internal/probe/process", "internal/probe/socket"},
+	{"internal/filter", "internal/netns", "internal/cgroup"},
 	{"internal/event", "internal/version"}, // the words
 	{"api/orb8/v1"},
 }
@@ -45,7 +45,7 @@ var only = map[string][]string{
 // What only one room may import of the outside.
 var guarded = map[string][]string{
 	"github.com/cilium/ebpf":         {"internal/probe/", "internal/bpftest", "test/bench"},
-	"github.com/vishvananda/netlink": {"internal/probe/", "internal/bpftest", "test/bench"},
+	"github.com/vishvananda/netlink": {"internal/probe/", "internal/netns", "internal/bpftest", "test/bench"},
 	"k8s.io/client-go":               {"internal/kube"},
 	"google.golang.org/protobuf":     {"api/", "internal/wire", "internal/observer"},
 	"github.com/spf13/cobra":         {"internal/cli", "internal/agent"},
