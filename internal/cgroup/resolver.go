@@ -1,0 +1,308 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cgroup
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// How long it is believed that there is no group of an id.
+	negative = time.Second
+	// Bounds of a walk, and of what is read of one group's processes.
+	maxWalk, maxDepth, maxProcesses = 65536, 64, 4096
+)
+
+// Config of a resolver. The zero value works.
+type Config struct {
+	// Groups remembered; 0 means 10,000.
+	Entries int
+	// Where the v2 hierarchy is mounted; "" finds it.
+	Mount string
+}
+
+// Resolver finds groups by their ids. An id is never used again and a group
+// never changes its path, so what was found stays true. All methods are for
+// any goroutine; a miss costs three system calls.
+type Resolver struct {
+	root *os.File
+	// Where the root is in the file system; "" of a mount that is in no place.
+	point string
+	whole bool
+
+	mu     sync.Mutex // guards the rest
+	cache  *cache
+	walked time.Time
+	// Handles are refused: only walks find groups.
+	refused bool
+	// Groups of the last walk were too many or too deep.
+	cut    uint64
+	closed bool
+}
+
+// Open finds the v2 hierarchy. It does not need to be mounted whole: of an
+// agent in a cgroup namespace it is assumed that it may open the root by its
+// handle and clone the mount from there, for itself alone.
+func Open(cfg Config) (*Resolver, error) {
+	if cfg.Entries <= 0 {
+		cfg.Entries = 10_000
+	}
+	points := []string{cfg.Mount}
+	if cfg.Mount == "" {
+		text, err := os.ReadFile("/proc/self/mountinfo")
+		if err != nil {
+			return nil, fmt.Errorf("open cgroups: %w", err)
+		}
+		points = mounts(text)
+	}
+	mount, whole, err := openMount(points)
+	if err != nil {
+		return nil, fmt.Errorf("open cgroups: %w", err)
+	}
+	r := &Resolver{root: mount, point: mount.Name(), whole: whole, cache: newCache(cfg.Entries)}
+	if !whole {
+		if r.root, err = openWhole(mount); err != nil {
+			return nil, fmt.Errorf("open cgroups: only a part of the hierarchy is mounted at %s: %w (mount the host's /sys/fs/cgroup, or give the agent CAP_DAC_READ_SEARCH and CAP_SYS_ADMIN)", r.point, err)
+		}
+		r.point = ""
+	}
+	return r, nil
+}
+
+// Root is a path by which this process opens the root of the hierarchy, to
+// attach something there.
+func (r *Resolver) Root() string {
+	if r.whole {
+		return r.point
+	}
+	return fmt.Sprintf("/proc/self/fd/%d", r.root.Fd())
+}
+
+// Info tells who a group belongs to. False: there is no such group any more,
+// and nobody told of it by Remember while there was.
+func (r *Resolver) Info(id uint64) (*Info, bool) {
+	if id == 0 {
+		return nil, false
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if e := r.cache.get(id); e != nil {
+		if e.info != nil {
+			return e.info, true
+		}
+		if time.Now().Before(e.expires) {
+			return nil, false
+		}
+	}
+	if r.closed {
+		return nil, false
+	}
+	return r.find(id)
+}
+
+// Remember notes a group of the v2 hierarchy that was just made, so that it can
+// be named when it is gone already. The ids of v1 hierarchies are others: do
+// not tell of those (in the kernel's tracepoint their hierarchy is not 0).
+func (r *Resolver) Remember(id uint64, path string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.put(id, path)
+}
+
+func (r *Resolver) put(id uint64, path string) *Info {
+	info := Parse(path)
+	r.cache.put(id, &info, time.Time{})
+	return &info
+}
+
+// find asks the kernel. Callers hold mu.
+func (r *Resolver) find(id uint64) (*Info, bool) {
+	if !r.refused {
+		path, err := r.byHandle(id)
+		if err == nil {
+			return r.put(id, path), true
+		}
+		r.refused = errors.Is(err, unix.EPERM) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EINVAL)
+	}
+	if r.refused {
+		if e := r.walk(id); e != nil && e.info != nil {
+			return e.info, true
+		}
+	}
+	r.cache.put(id, nil, time.Now().Add(negative))
+	return nil, false
+}
+
+// byHandle opens the group by its id and reads where it is.
+func (r *Resolver) byHandle(id uint64) (string, error) {
+	fd, err := openID(int(r.root.Fd()), id)
+	if err != nil {
+		return "", err
+	}
+	defer unix.Close(fd)
+	var buf [4096]byte
+	n, err := unix.Readlink("/proc/self/fd/"+strconv.Itoa(fd), buf[:])
+	if err != nil {
+		return "", err
+	}
+	found := r.relative(string(buf[:n]))
+	// A group that dies while it is looked at. One may also be named so.
+	if alive, ok := strings.CutSuffix(found, " (deleted)"); ok && r.id(found) != id {
+		found = alive
+	}
+	return found, nil
+}
+
+// relative makes a path of this file system one of the hierarchy.
+func (r *Resolver) relative(p string) string {
+	if below := strings.TrimPrefix(p, r.point); below != "" {
+		return below
+	}
+	return "/"
+}
+
+// id of the group at a path of the hierarchy, 0 where there is none.
+func (r *Resolver) id(p string) uint64 {
+	var st unix.Stat_t
+	if unix.Fstatat(int(r.root.Fd()), below(p), &st, unix.AT_SYMLINK_NOFOLLOW) != nil {
+		return 0
+	}
+	return st.Ino
+}
+
+// below makes a path of the hierarchy one that starts from its root, and that
+// does not leave it.
+func below(p string) string { return "." + path.Clean("/"+p) }
+
+// walk notes all groups, at most once a second, and gives the wanted one.
+func (r *Resolver) walk(want uint64) *entry {
+	if time.Since(r.walked) < negative {
+		return nil
+	}
+	r.walked = time.Now()
+	wanted := ""
+	r.walkAll(func(id uint64, path string) bool {
+		if id == want {
+			wanted = path
+		}
+		if e := r.cache.entries[id]; e == nil || e.info == nil {
+			r.put(id, path)
+		}
+		return true
+	})
+	if wanted == "" {
+		return nil
+	}
+	r.put(want, wanted) // last, so that the others did not drive it out
+	return r.cache.get(want)
+}
+
+// walkAll visits the groups below the root, until visit says no, in bounds.
+func (r *Resolver) walkAll(visit func(id uint64, path string) bool) {
+	n := 0
+	var enter func(dir string, depth int) bool
+	enter = func(dir string, depth int) bool {
+		for _, name := range r.children(dir) {
+			p := path.Join("/", dir, name)
+			if n++; n > maxWalk || depth > maxDepth {
+				r.cut++
+				return n <= maxWalk
+			}
+			if id := r.id(p); id != 0 && !visit(id, p) || !enter(p, depth+1) {
+				return false
+			}
+		}
+		return true
+	}
+	if id := r.id("/"); visit(id, "/") {
+		enter("/", 0)
+	}
+}
+
+func (r *Resolver) children(dir string) []string {
+	fd, err := unix.Openat(int(r.root.Fd()), below(dir), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil
+	}
+	f := os.NewFile(uintptr(fd), dir)
+	defer f.Close()
+	entries, _ := f.ReadDir(maxWalk)
+	var names []string
+	for _, e := range entries {
+		if e.IsDir() {
+			names = append(names, e.Name())
+		}
+	}
+	return names
+}
+
+// Processes gives the processes that are in the group itself, not those of its
+// children; at most 4,096, of which the error then tells.
+func (r *Resolver) Processes(group string) ([]uint32, error) {
+	fd, err := unix.Openat(int(r.root.Fd()), below(group)+"/cgroup.procs", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("processes of %s: %w", group, err)
+	}
+	f := os.NewFile(uintptr(fd), group)
+	defer f.Close()
+	pids, err := readProcesses(f)
+	if err != nil {
+		return pids, fmt.Errorf("processes of %s: %w", group, err)
+	}
+	return pids, nil
+}
+
+// readProcesses: one number a line; 0 is a process of another pid namespace.
+func readProcesses(from io.Reader) ([]uint32, error) {
+	var pids []uint32
+	lines := bufio.NewScanner(from)
+	for lines.Scan() {
+		pid, err := strconv.ParseUint(lines.Text(), 10, 32)
+		if err != nil {
+			return pids, fmt.Errorf("%q is no process", lines.Text())
+		}
+		if len(pids) == maxProcesses {
+			return pids, fmt.Errorf("more than %d; the rest is left out", maxProcesses)
+		}
+		if pid != 0 {
+			pids = append(pids, uint32(pid))
+		}
+	}
+	return pids, lines.Err()
+}
+
+// Problems tells what is worse than it could be; nil on a good machine.
+func (r *Resolver) Problems() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var out []string
+	if r.refused {
+		out = append(out, "cgroups are found by walking: opening them by id is refused (give the agent CAP_DAC_READ_SEARCH)")
+	}
+	if r.cut > 0 {
+		out = append(out, fmt.Sprintf("more than %d cgroups, or deeper than %d: some have no name", maxWalk, maxDepth))
+	}
+	return out
+}
+
+// Close frees the files; what is remembered still answers. It is idempotent.
+func (r *Resolver) Close() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return nil
+	}
+	r.closed = true
+	return r.root.Close()
+}
