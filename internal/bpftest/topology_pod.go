@@ -84,14 +84,19 @@ func (h *Host) RoutedPod() *Pod {
 func (h *Host) MacvlanPod() *Pod {
 	h.t.Helper()
 	p, k := h.newPod()
-	h.Do(func() {
-		h.check(netlink.LinkAdd(&netlink.Macvlan{
-			LinkAttrs: netlink.LinkAttrs{Name: "eth0", ParentIndex: h.Index, Namespace: netlink.NsFd(int(p.handle))},
-			Mode:      netlink.MACVLAN_MODE_BRIDGE,
-		}))
-	})
+	p.take(&netlink.Macvlan{Mode: netlink.MACVLAN_MODE_BRIDGE})
 	p.End = *p.at("eth0", prefix("10.88.0.%d/24", 50*h.n+k), prefix("fd88::%d/64", 50*h.n+k))
 	return p
+}
+
+// take makes a device on top of the host's uplink and moves it into the pod.
+func (p *Pod) take(l netlink.Link) {
+	p.t.Helper()
+	// Some kernels want its first name to be free in the host as well.
+	a := l.Attrs()
+	a.Name, a.ParentIndex, a.Namespace = "moving", p.Host.Index, netlink.NsFd(int(p.handle))
+	p.Host.addLink(l)
+	p.Do(func() { p.check(netlink.LinkSetName(linkNamed("moving"), "eth0")) })
 }
 
 // IPvlanPod adds a pod whose interface is an ipvlan of the host's uplink: with
@@ -103,12 +108,7 @@ func (h *Host) IPvlanPod(l3 bool) *Pod {
 	if l3 {
 		mode = netlink.IPVLAN_MODE_L3
 	}
-	h.Do(func() {
-		h.check(netlink.LinkAdd(&netlink.IPVlan{
-			LinkAttrs: netlink.LinkAttrs{Name: "eth0", ParentIndex: h.Index, Namespace: netlink.NsFd(int(p.handle))},
-			Mode:      mode,
-		}))
-	})
+	p.take(&netlink.IPVlan{Mode: mode})
 	if !l3 {
 		p.End = *p.at("eth0", prefix("10.88.0.%d/24", 50*h.n+k), prefix("fd88::%d/64", 50*h.n+k))
 		return p
