@@ -4,7 +4,7 @@
 # 6.12 unless told. The newest Debian cloud kernel of each series boots in QEMU
 # (software emulation is enough) with its modules, busybox and static test
 # binaries. Kernels are kept in $ORB8_KERNELS, or ~/.cache/orb8/kernels; with
-# ORB8_RUN=REGEXP only such tests run.
+# ORB8_RUN=REGEXP only such tests run, with ORB8_ROOMS="ROOM..." only those.
 set -euo pipefail
 
 # What runs there: every room with tests that need a kernel.
@@ -12,6 +12,7 @@ rooms=(
 	internal/bpftest
 	internal/probe/flow
 )
+[ -z "${ORB8_ROOMS:-}" ] || read -ra rooms <<<"$ORB8_ROOMS"
 
 # The skips that are right, one a line: series, test, reason, each a regular
 # expression that matches the whole but for the reason, which matches a part.
