@@ -5,25 +5,40 @@ package event
 // Class says what sort of party an end is.
 type Class string
 
-// The classes so far. Kubernetes and kernel sockets bring more.
+// The classes so far. Kubernetes brings more.
 const (
 	// ClassHost is a process of the machine, or the machine itself.
 	ClassHost Class = "host"
+	// ClassContainer is a container that Kubernetes does not know.
+	ClassContainer Class = "container"
+	// ClassKernel is the kernel itself: no process has such a socket. Where the
+	// port tells what it is for, the class is "kernel:SERVICE".
+	ClassKernel Class = "kernel"
 	// ClassExternal is an address outside of what orb8 knows.
 	ClassExternal Class = "external"
 	// ClassUnknown is never a guess: it was not possible to tell.
 	ClassUnknown Class = "unknown"
 )
 
+// KernelService is the class of the kernel's sockets of a service; "" is not
+// known.
+func KernelService(service string) Class {
+	if service == "" {
+		return ClassKernel
+	}
+	return ClassKernel + ":" + Class(service)
+}
+
 // Identity is who an end of a connection is. It is immutable and shared: the
 // flow table keeps pointers. Unknown fields are empty.
 type Identity struct {
 	Class                  Class
 	Namespace, Pod, PodUID string
-	Container              string
-	Workload               Workload
-	Node, Zone             string
-	Labels                 map[string]string
+	// As its runtime calls it, whole.
+	Container  string
+	Workload   Workload
+	Node, Zone string
+	Labels     map[string]string
 	// Outside Kubernetes.
 	Unit, Process string
 	PID           uint32
