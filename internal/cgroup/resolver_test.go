@@ -192,7 +192,7 @@ func TestCacheIsBounded(t *testing.T) {
 func TestProcesses(t *testing.T) {
 	r := open(t, Config{})
 	path, _ := group(t, r, "sleep.service")
-	cmd := inGroup(t, r, path, "sleep", "60")
+	cmd := sleeper(t, r, path)
 	pids, err := r.Processes(path)
 	if err != nil || !slices.Equal(pids, []uint32{uint32(cmd.Process.Pid)}) {
 		t.Errorf("%v, %v", pids, err)
@@ -209,15 +209,15 @@ func TestProcesses(t *testing.T) {
 	}
 }
 
-// inGroup starts a program in a group and ends it before the group goes.
-func inGroup(t testing.TB, r *Resolver, path, name string, args ...string) *exec.Cmd {
+// sleeper starts a process in a group and ends it before the group goes.
+func sleeper(t testing.TB, r *Resolver, path string) *exec.Cmd {
 	t.Helper()
 	dir, err := os.Open(r.point + path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer dir.Close()
-	cmd := exec.Command(name, args...)
+	cmd := exec.Command("sleep", "60")
 	cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(dir.Fd()), Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)

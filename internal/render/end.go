@@ -11,8 +11,8 @@ import (
 	"github.com/orb8/orb8/internal/event"
 )
 
-// Name is who an end is, as well as it is known: pod, service, unit or
-// process of the machine, outside name, address.
+// Name is who an end is, as well as it is known: pod, service, container, unit
+// or process of the machine, outside name, address.
 func Name(e *orb8v1.End) string {
 	switch {
 	case e.GetPod() != "":
@@ -21,6 +21,8 @@ func Name(e *orb8v1.End) string {
 		return e.GetClass()
 	case e.GetService() != "":
 		return e.GetNamespace() + "/" + e.GetService()
+	case e.GetContainer() != "":
+		return "-/" + shortID(e.GetContainer())
 	// A unit that is no service is the login session or the container's scope:
 	// the process says more.
 	case strings.HasSuffix(e.GetUnit(), ".service"):
@@ -33,6 +35,15 @@ func Name(e *orb8v1.End) string {
 		return e.GetFqdn()
 	}
 	return e.GetIp()
+}
+
+// shortID is a container's id as runtimes print it: the first 12 of 64 digits.
+// A name stays whole.
+func shortID(id string) string {
+	if len(id) == 64 {
+		return id[:12]
+	}
+	return id
 }
 
 // nameAndPort is Name with the port, where there is one.

@@ -117,6 +117,8 @@ func flowColumns() []flowColumn {
 		{inAll, column{title: "RETR", raw: "RETRANSMITS", right: true, drop: 3}, flowRow.retransmits},
 		{inWide, column{title: "FIRST_SEEN"}, func(r flowRow) cell { return r.date(r.flow.GetFirstSeenNs()) }},
 		{inFlowsWide, column{title: "LAST_SEEN"}, func(r flowRow) cell { return r.date(r.flow.GetLastSeenNs()) }},
+		{inWide, column{title: "UNIT"}, func(r flowRow) cell { return cell{text: r.flow.GetLocal().GetUnit()} }},
+		{inWide, column{title: "PROCESS"}, func(r flowRow) cell { return cell{text: r.flow.GetLocal().GetProcess()} }},
 		{inWide, column{title: "PID", right: true}, func(r flowRow) cell { return numberCell(uint64(r.flow.GetLocal().GetPid())) }},
 		{inWide, column{title: "CGROUP", right: true}, func(r flowRow) cell { return numberCell(r.flow.GetLocal().GetCgroupId()) }},
 		{inWide, column{title: "CONNECTION"}, func(r flowRow) cell { return cell{text: hexID(r.flow.GetConnectionId())} }},

@@ -69,10 +69,11 @@ func end(ip event.IP, port uint16, id *event.Identity) *pb.End {
 		e.Class = string(event.ClassUnknown)
 		return e
 	}
-	e.Namespace, e.Pod, e.PodUid, e.Container = id.Namespace, id.Pod, id.PodUID, id.Container
+	e.Namespace, e.Pod, e.PodUid = id.Namespace, id.Pod, id.PodUID
 	e.Node, e.Zone, e.Labels = id.Node, id.Zone, id.Labels
-	// A process chooses its own name, and protobuf refuses what is not UTF-8.
-	e.Unit, e.Process, e.Pid = text(id.Unit), text(id.Process), id.PID
+	// A process chooses its own name, who makes a cgroup that one's, and protobuf
+	// refuses what is not UTF-8.
+	e.Container, e.Unit, e.Process, e.Pid = text(id.Container), text(id.Unit), text(id.Process), id.PID
 	e.Class, e.Service, e.Fqdn = string(id.Class), id.Service, text(id.FQDN)
 	if id.Workload.Name != "" {
 		e.Workload = &pb.Workload{Kind: id.Workload.Kind, Name: id.Workload.Name}

@@ -15,11 +15,11 @@ import (
 // UTF-8, and a process may call itself anything.
 func TestHostileNamesDoNotSpoilAnAnswer(t *testing.T) {
 	s := Source{}
-	r := s.Flow(&event.Flow{Local: &event.Identity{Process: "a\xff\xfe", Unit: "\xc3"}, Remote: &event.Identity{FQDN: "x\x80.example"}})
+	r := s.Flow(&event.Flow{Local: &event.Identity{Process: "a\xff\xfe", Unit: "\xc3", Container: "lxc\xff"}, Remote: &event.Identity{FQDN: "x\x80.example"}})
 	if _, err := proto.Marshal(r); err != nil {
 		t.Fatal(err)
 	}
-	if r.Local.Process != "a\uFFFD" || r.Remote.Fqdn != "x\uFFFD.example" {
+	if r.Local.Process != "a\uFFFD" || r.Local.Container != "lxc\uFFFD" || r.Remote.Fqdn != "x\uFFFD.example" {
 		t.Errorf("names read %q and %q", r.Local.Process, r.Remote.Fqdn)
 	}
 }
@@ -30,6 +30,12 @@ func TestRecordSaysWhatIsNotKnown(t *testing.T) {
 	r := s.Flow(&event.Flow{Conn: event.Conn{Protocol: event.UDP}})
 	if r.Health != nil || r.Delta != nil || r.State != "" || r.Local.Class != "unknown" || r.OpenedBy != pb.Opener_OPENER_UNKNOWN {
 		t.Errorf("record %v", r)
+	}
+	noted := s.Flow(&event.Flow{Local: &event.Identity{
+		Class: event.ClassContainer, Container: "0123", Unit: "a.service", Process: "nginx", PID: 7,
+	}, Cgroup: 9})
+	if l := noted.Local; l.Class != "container" || l.Container != "0123" || l.Unit != "a.service" || l.Process != "nginx" || l.Pid != 7 || l.CgroupId != 9 {
+		t.Errorf("local end %v", l)
 	}
 	echo := s.Flow(&event.Flow{Conn: event.Conn{Protocol: event.ICMP, Kind: event.ConnEchoOpenedLocal, LocalPort: 7}})
 	if echo.Local.Port != 0 {
