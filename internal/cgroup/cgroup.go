@@ -27,7 +27,8 @@ type Info struct {
 // Parse reads a path. Where containers are nested, the innermost is who runs
 // there: in kind a node is a container, and its pods are in it. Only in a pod
 // it is the one right below the pod, since that is all that Kubernetes knows:
-// what a container of a pod starts (Docker in Docker) is part of it.
+// what a container of a pod starts (Docker in Docker) is part of it, and so is
+// what it names like a pod, where it may make groups.
 func Parse(path string) Info {
 	info := Info{Path: path}
 	inPod := false
@@ -36,7 +37,7 @@ func Parse(path string) Info {
 		if segment == "" {
 			continue
 		}
-		if uid := podUID(segment); uid != "" {
+		if uid := podUID(segment); uid != "" && !inPod {
 			info.PodUID, info.Container, info.Runtime, inPod = uid, "", "", true
 		}
 		if runtime, id := container(parent, segment); id != "" && (info.Container == "" || !inPod) {

@@ -35,10 +35,11 @@ func paths() map[string]Info {
 		"/kubepods.slice/kubepods-burstable.slice":                                                                             {},
 		// Nested: kind, Docker in a pod, Docker in Docker.
 		"/docker/" + id1 + "/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-pod" + uidSys + ".slice/cri-containerd-" + id2 + ".scope": {Runtime: "containerd", Container: id2, PodUID: uid},
-		"/kubepods/pod" + uid + "/" + id1 + "/docker/" + id2:                {Container: id1, PodUID: uid},
-		"/docker/" + id1 + "/docker/" + id2:                                 {Runtime: "docker", Container: id2},
-		"/docker/" + id1 + "/system.slice/nginx.service":                    {Runtime: "docker", Container: id1},
-		"/system.slice/docker-" + id1 + ".scope/system.slice/nginx.service": {Runtime: "docker", Container: id1},
+		"/kubepods/pod" + uid + "/" + id1 + "/docker/" + id2:                     {Container: id1, PodUID: uid},
+		"/kubepods/pod" + uid + "/" + id1 + "/kubepods/pod" + static + "/" + id2: {Container: id1, PodUID: uid},
+		"/docker/" + id1 + "/docker/" + id2:                                      {Runtime: "docker", Container: id2},
+		"/docker/" + id1 + "/system.slice/nginx.service":                         {Runtime: "docker", Container: id1},
+		"/system.slice/docker-" + id1 + ".scope/system.slice/nginx.service":      {Runtime: "docker", Container: id1},
 		// The other runtimes.
 		"/system.slice/docker-" + id1 + ".scope": {Runtime: "docker", Container: id1},
 		"/docker/" + id1:                         {Runtime: "docker", Container: id1},

@@ -164,9 +164,10 @@ func (p *Probe) Refresh(ctx context.Context) error {
 		return fmt.Errorf("list sockets: %w", err)
 	}
 	d.seal()
-	unlisted := ""
+	unlisted, elsewhere := "", time.Duration(0)
 	for netns := range p.takeAsked() {
-		err := p.listKernel(ctx, netns, d)
+		cost, err := p.listKernel(ctx, netns, d)
+		elsewhere += cost
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -178,7 +179,7 @@ func (p *Probe) Refresh(ctx context.Context) error {
 	p.now.Store(d)
 	p.generation.Add(1)
 	p.mu.Lock()
-	p.cost, p.cut, p.unlisted = threadTime()-start, d.cut, unlisted
+	p.cost, p.cut, p.unlisted = threadTime()-start+elsewhere, d.cut, unlisted
 	p.mu.Unlock()
 	return nil
 }
@@ -191,9 +192,11 @@ func (p *Probe) takeAsked() map[uint32]bool {
 	return asked
 }
 
-func (p *Probe) listKernel(ctx context.Context, netns uint32, d *directory) error {
+// listKernel adds the kernel's own sockets of a namespace. It returns what that
+// cost on another thread than the caller's.
+func (p *Probe) listKernel(ctx context.Context, netns uint32, d *directory) (cost time.Duration, err error) {
 	if p.udp == nil {
-		return nil // Problems tells already
+		return 0, nil // Problems tells already
 	}
 	both := func() error {
 		if err := list(ctx, p.tcp, d.addKernel); err != nil {
@@ -202,12 +205,20 @@ func (p *Probe) listKernel(ctx context.Context, netns uint32, d *directory) erro
 		return list(ctx, p.udp, d.addKernel)
 	}
 	if netns == p.netns {
-		return both()
+		return 0, both()
 	}
 	if p.cfg.Enter == nil {
-		return errors.New("no way into other namespaces")
+		return 0, errors.New("no way into other namespaces")
 	}
-	return p.cfg.Enter(netns, both)
+	caller := unix.Gettid()
+	err = p.cfg.Enter(netns, func() error {
+		if unix.Gettid() != caller {
+			start := threadTime()
+			defer func() { cost = threadTime() - start }()
+		}
+		return both()
+	})
+	return cost, err
 }
 
 func threadTime() time.Duration {
