@@ -51,8 +51,13 @@ enum packet_class {
 	PACKET_BAD_IP = 2,        /* truncated or inconsistent IP header */
 	PACKET_BAD_TRANSPORT = 3, /* truncated TCP, UDP, SCTP or ICMP header */
 	PACKET_BAD_EXTENSION = 4, /* IPv6 extension headers too deep or cut */
-	PACKET_OVERFLOW = 5,      /* the connection table is full */
+	PACKET_OVERFLOW = 5,      /* the connection table is full, or switched off */
+	PACKET_FORWARDED = 6,     /* between others, through a namespace that forwards */
 };
+
+/* A device whose link-layer header has no length that is known beforehand: its
+ * packets are read from the network header on. */
+#define LINK_UNKNOWN 0xff
 
 struct packet {
 	struct flow_key key;
@@ -62,13 +67,18 @@ struct packet {
 	__u8 icmp_type;
 	__u8 icmp_code;
 	bool icmp_error; /* quotes the packet that it is about */
+	bool from_network; /* offsets count from the network header */
+	__u8 jumbo; /* bytes of a header that BIG TCP has in memory, not on the wire */
 };
 
 /* Copies len bytes at off into buf, wherever in the packet they are; false when
  * the packet ends before. A copy costs a call and spares the verifier the two
  * ways that a header in place or not would open, at each header. */
-static __always_inline bool copy(struct __sk_buff *skb, __u32 off, void *buf, __u32 len)
+static __always_inline bool copy(struct __sk_buff *skb, const struct packet *p, __u32 off,
+				 void *buf, __u32 len)
 {
+	if (unlikely(p->from_network))
+		return bpf_skb_load_bytes_relative(skb, off, buf, len, BPF_HDR_START_NET) == 0;
 	return bpf_skb_load_bytes(skb, off, buf, len) == 0;
 }
 
@@ -93,7 +103,7 @@ static __always_inline enum packet_class parse_ipv4(struct __sk_buff *skb, __u32
 	struct flow_key *key = &p->key;
 	struct iphdr ip;
 
-	if (!copy(skb, off, &ip, sizeof(ip)) || ip.version != 4 || ip.ihl < 5)
+	if (!copy(skb, p, off, &ip, sizeof(ip)) || ip.version != 4 || ip.ihl < 5)
 		return PACKET_BAD_IP;
 	key->local[2] = bpf_htonl(0xffff);
 	key->local[3] = egress ? ip.saddr : ip.daddr;
@@ -131,7 +141,7 @@ static __always_inline enum packet_class walk_extensions(struct __sk_buff *skb, 
 			p->transport = off;
 			return PACKET_CONN;
 		}
-		if (!copy(skb, off, &ext, sizeof(ext)))
+		if (!copy(skb, p, off, &ext, sizeof(ext)))
 			return PACKET_BAD_EXTENSION;
 		if (next == IPPROTO_FRAGMENT) {
 			off += 8;
@@ -144,6 +154,9 @@ static __always_inline enum packet_class walk_extensions(struct __sk_buff *skb, 
 		} else if (next == IPPROTO_AH) {
 			off += (ext.len + 2) * 4;
 		} else {
+			/* BIG TCP: a jumbo payload option, alone in the first header. */
+			if (i == 0 && next == IPPROTO_HOPOPTS && ext.frag == bpf_htons(0xc204))
+				p->jumbo = 8;
 			off += (ext.len + 1) * 8;
 		}
 		next = ext.next;
@@ -156,7 +169,7 @@ static __always_inline enum packet_class parse_ipv6(struct __sk_buff *skb, __u32
 {
 	struct ipv6hdr ip;
 
-	if (!copy(skb, off, &ip, sizeof(ip)) || ip.version != 6)
+	if (!copy(skb, p, off, &ip, sizeof(ip)) || ip.version != 6)
 		return PACKET_BAD_IP;
 	set_ends(&p->key, ip.saddr.in6_u.u6_addr32, ip.daddr.in6_u.u6_addr32, egress);
 	return walk_extensions(skb, off + sizeof(ip), ip.nexthdr, p);
@@ -177,7 +190,7 @@ static __always_inline enum packet_class parse_icmp(struct __sk_buff *skb, struc
 		__u16 sum, id, seq;
 	} icmp;
 
-	if (!copy(skb, p->transport, &icmp, sizeof(icmp)))
+	if (!copy(skb, p, p->transport, &icmp, sizeof(icmp)))
 		return PACKET_BAD_TRANSPORT;
 	p->payload = p->transport + 8;
 	p->icmp_type = icmp.type;
@@ -217,7 +230,7 @@ static __always_inline enum packet_class parse_transport(struct __sk_buff *skb, 
 		return PACKET_CONN;
 	switch (p->key.protocol) {
 	case IPPROTO_TCP:
-		if (!copy(skb, p->transport, &h, 14) || h.doff < 0x50)
+		if (!copy(skb, p, p->transport, &h, 14) || h.doff < 0x50)
 			return PACKET_BAD_TRANSPORT;
 		set_ports(p, &h.src, &h.dst, egress);
 		p->tcp_flags = h.flags;
@@ -225,7 +238,7 @@ static __always_inline enum packet_class parse_transport(struct __sk_buff *skb, 
 		return PACKET_CONN;
 	case IPPROTO_UDP:
 	case IPPROTO_SCTP:
-		if (!copy(skb, p->transport, &h, 8))
+		if (!copy(skb, p, p->transport, &h, 8))
 			return PACKET_BAD_TRANSPORT;
 		set_ports(p, &h.src, &h.dst, egress);
 		p->payload = p->transport + (p->key.protocol == IPPROTO_UDP ? 8 : 12);
@@ -245,6 +258,10 @@ static __always_inline enum packet_class parse_packet(struct __sk_buff *skb, __u
 	__u32 off = link;
 	enum packet_class class;
 
+	if (link == LINK_UNKNOWN) {
+		p->from_network = true;
+		off = 0;
+	}
 #pragma unroll
 	for (int i = 0; i < VLAN_DEPTH; i++) {
 		struct {
@@ -253,7 +270,7 @@ static __always_inline enum packet_class parse_packet(struct __sk_buff *skb, __u
 
 		if (proto != bpf_htons(ETH_P_8021Q) && proto != bpf_htons(ETH_P_8021AD))
 			break;
-		if (!copy(skb, off, &tag, sizeof(tag)))
+		if (!copy(skb, p, off, &tag, sizeof(tag)))
 			return PACKET_NOT_IP;
 		proto = tag.proto;
 		off += sizeof(tag);

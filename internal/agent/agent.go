@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"golang.org/x/net/netutil"
@@ -25,13 +26,16 @@ import (
 type Agent struct {
 	cfg    Config
 	tap    *flow.Tap
-	node   *node
-	grpc   *grpc.Server
-	health *health.Server
+	spaces *namespaces // nil when only the own one is tapped
+	// Found at the start.
+	problems []string
+	node     *node
+	grpc     *grpc.Server
+	health   *health.Server
 }
 
-// Open loads the tap for the agent's network namespace, after removing what a
-// killed agent left there. Run attaches it.
+// Open loads the tap, after removing what a killed agent left in the agent's
+// network namespace. Run attaches it.
 func Open(cfg Config) (*Agent, error) {
 	if err := cfg.finish(); err != nil {
 		return nil, err
@@ -43,23 +47,61 @@ func Open(cfg Config) (*Agent, error) {
 	if err != nil {
 		cfg.Log.Warn("cannot look for what an earlier agent left", "error", err)
 	}
-	tap, err := flow.Open(flow.Config{
-		TableEntries: cfg.TableEntries,
-		Attach:       flow.Attach(cfg.Attach),
-		StateDir:     cfg.StateDir,
-		Log:          cfg.Log,
-	})
-	if err != nil {
-		return nil, err
+	a := &Agent{cfg: cfg}
+	if err := a.open(); err != nil {
+		return nil, errors.Join(err, a.close())
 	}
-	a := &Agent{cfg: cfg, tap: tap}
-	a.node = &node{
-		pipeline: newPipeline(cfg, tap),
-		instance: rand.Uint64(),
-		notes:    []string{"loopback is not tapped"},
-	}
+	a.node = &node{pipeline: newPipeline(cfg, a.tap), instance: rand.Uint64(), notes: a.notes}
 	a.serve()
 	return a, nil
+}
+
+// open loads what watches the kernel.
+func (a *Agent) open() (err error) {
+	tap := flow.Config{
+		TableEntries: a.cfg.TableEntries,
+		Attach:       flow.Attach(a.cfg.Attach),
+		StateDir:     a.cfg.StateDir,
+		Loopback:     a.cfg.Loopback,
+		Log:          a.cfg.Log,
+	}
+	if a.cfg.Netns == netnsAll {
+		if a.spaces, err = newNamespaces(a.cfg.Log); err != nil {
+			return err
+		}
+		a.spaces.follow(&tap)
+	}
+	if a.tap, err = flow.Open(tap); err != nil {
+		return err
+	}
+	if a.spaces != nil {
+		a.spaces.open(a.tap, nil)
+	}
+	return nil
+}
+
+func (a *Agent) close() (err error) {
+	if a.spaces != nil {
+		err = a.spaces.Close()
+	}
+	if a.tap != nil {
+		if e := a.tap.Close(); e != nil {
+			err = errors.Join(err, fmt.Errorf("detach: %w", e))
+		}
+	}
+	return err
+}
+
+// notes is what is off, or cannot be done.
+func (a *Agent) notes() []string {
+	notes := slices.Clone(a.problems)
+	if !a.cfg.Loopback {
+		notes = append(notes, "loopback is not tapped (ORB8_LOOPBACK)")
+	}
+	if a.spaces == nil {
+		return append(notes, "other network namespaces are not tapped (ORB8_NETNS)")
+	}
+	return append(notes, a.spaces.problems()...)
 }
 
 // What clients can make an agent hold is bounded: connections a listener, and
@@ -97,13 +139,16 @@ func (a *Agent) Run(ctx context.Context) error {
 		}
 		l.close()
 	}
-	return errors.Join(err, a.tap.Close())
+	return errors.Join(err, a.close())
 }
 
 func (a *Agent) run(ctx context.Context, l *listeners) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return a.node.Run(ctx) })
 	g.Go(func() error { return a.tap.Follow(ctx) })
+	if a.spaces != nil {
+		g.Go(func() error { return a.spaces.Run(ctx) })
+	}
 	for _, lis := range l.grpc {
 		g.Go(func() error { return a.grpc.Serve(netutil.LimitListener(lis, maxConnections)) })
 	}
@@ -115,11 +160,7 @@ func (a *Agent) run(ctx context.Context, l *listeners) error {
 		a.stop()
 		return nil
 	})
-	err := g.Wait()
-	if e := a.tap.Close(); e != nil {
-		err = errors.Join(err, fmt.Errorf("detach: %w", e))
-	}
-	return err
+	return errors.Join(g.Wait(), a.close())
 }
 
 // stop lets open calls end, and cuts them off when the time is up.

@@ -76,7 +76,7 @@ func get(addr, path string) string {
 	return string(b[9:])
 }
 
-func checkServices(t *testing.T, a *process) {
+func checkServices(t *testing.T, a *running) {
 	t.Helper()
 	conn := a.dial()
 	for _, service := range []string{"orb8.v1.Observer", "orb8.v1.OrbitAgentService"} {

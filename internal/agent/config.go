@@ -33,7 +33,15 @@ type Config struct {
 	Epoch              time.Duration
 	Attach             string
 	StateDir           string
+	Netns              string
+	Loopback           bool
 }
+
+// Which network namespaces are tapped.
+const (
+	netnsAll = "all"
+	netnsOwn = "own"
+)
 
 // setting ties a flag to its environment variable. Times whose variable ends
 // in _SECS keep the original's whole seconds there.
@@ -58,6 +66,8 @@ func (c *Config) settings() []setting {
 		{"table-entries", "ORB8_TABLE_ENTRIES", "connections that the kernel's table has room for in one epoch", &c.TableEntries},
 		{"epoch", "ORB8_EPOCH", "how often the kernel's table is read", &c.Epoch},
 		{"attach", "ORB8_ATTACH", "how to attach: auto, tcx, clsact", &c.Attach},
+		{"netns", "ORB8_NETNS", "network namespaces to tap: all of the machine, or only the agent's own", &c.Netns},
+		{"loopback", "ORB8_LOOPBACK", "tap loopback, too", &c.Loopback},
 		{"state-dir", "ORB8_STATE_DIR", "where attachments that outlive a killed agent are noted", &c.StateDir},
 	}
 }
@@ -79,6 +89,7 @@ func Defaults() Config {
 		Epoch:              time.Second,
 		Attach:             string(flow.AttachAuto),
 		StateDir:           flow.DefaultStateDir,
+		Netns:              netnsAll,
 	}
 }
 
@@ -93,6 +104,8 @@ func (c *Config) bind(fs *pflag.FlagSet, lookup func(string) (string, bool)) err
 			fs.StringVar(v, s.flag, *v, help)
 		case *int:
 			fs.IntVar(v, s.flag, *v, help)
+		case *bool:
+			fs.BoolVar(v, s.flag, *v, help)
 		case *time.Duration:
 			fs.Var((*seconds)(v), s.flag, help)
 		}
@@ -113,6 +126,8 @@ func wants(value any) string {
 	switch value.(type) {
 	case *int:
 		return "must be a whole number"
+	case *bool:
+		return "must be true or false"
 	case *time.Duration:
 		return "must be a number of seconds, or a duration such as 500ms"
 	}
@@ -159,6 +174,7 @@ func (c *Config) finish() error {
 		positive("expiration-interval", c.ExpirationInterval >= time.Second, "1s or more"),
 		positive("shutdown-timeout", c.ShutdownTimeout > 0, "more than 0"),
 		positive("attach", c.Attach == "auto" || c.Attach == "tcx" || c.Attach == "clsact", "auto, tcx or clsact"),
+		positive("netns", c.Netns == netnsAll || c.Netns == netnsOwn, "all or own"),
 	)
 	if err != nil {
 		return err

@@ -66,7 +66,7 @@ func (a *Agent) listen() (*listeners, error) {
 		if err != nil {
 			// The ports still answer.
 			a.cfg.Log.Warn("no unix socket", "error", err)
-			a.node.notes = append(a.node.notes, fmt.Sprintf("no unix socket: %v", err))
+			a.problems = append(a.problems, fmt.Sprintf("no unix socket: %v", err))
 		} else {
 			l.grpc = append(l.grpc, lis)
 		}

@@ -8,7 +8,6 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -23,9 +22,7 @@ import (
 type node struct {
 	*pipeline
 	instance uint64
-	notes    []string
-	// Names of interfaces for records, as of the last look.
-	names atomic.Pointer[map[event.Iface]string]
+	notes    func() []string
 }
 
 var _ observer.Node = (*node)(nil)
@@ -44,7 +41,7 @@ func (n *node) Flows(ctx context.Context, q store.Query) (snap observer.Snapshot
 	err = n.visit(ctx, true, func() {
 		snap.Answer = n.flows.Query(q)
 		snap.Known = n.flows.Stats().Flows
-		snap.Interfaces = n.audit()
+		snap.Interfaces = n.audits
 		snap.Start, snap.End = n.start, n.last
 		snap.Losses = n.losses(snap.Interfaces)
 	})
@@ -54,7 +51,6 @@ func (n *node) Flows(ctx context.Context, q store.Query) (snap observer.Snapshot
 // Follow starts to listen.
 func (n *node) Follow(ctx context.Context, w store.Wish) (fo *store.Follower, err error) {
 	visited := n.visit(ctx, false, func() {
-		n.audit()
 		fo, err = n.feed.Follow(w)
 	})
 	if visited != nil {
@@ -67,19 +63,6 @@ func (n *node) Follow(ctx context.Context, w store.Wish) (fo *store.Follower, er
 func (n *node) Leave(fo *store.Follower) {
 	// After the end there is nothing left to leave.
 	_ = n.visit(context.Background(), false, func() { n.feed.Leave(fo) })
-}
-
-// audit looks at the interfaces, and notes their names.
-func (n *node) audit() []store.InterfaceAudit {
-	interfaces := n.tap.Interfaces()
-	audits := make([]store.InterfaceAudit, len(interfaces))
-	names := make(map[event.Iface]string, len(interfaces))
-	for i, it := range interfaces {
-		audits[i] = n.flows.Audit(it)
-		names[it.Iface] = it.Name
-	}
-	n.names.Store(&names)
-	return audits
 }
 
 // losses lists what was not delivered or not told apart, where it happened.
@@ -105,15 +88,16 @@ func (n *node) losses(interfaces []store.InterfaceAudit) []event.Loss {
 // Status tells how the node does.
 func (n *node) Status(ctx context.Context) (st observer.Status, err error) {
 	err = n.visit(ctx, true, func() {
-		st.Interfaces = n.audit()
+		st.Interfaces = n.audits
 		st.Table = n.flows.Stats()
 		st.Losses = n.losses(st.Interfaces)
 		st.HealthMessage = n.problem(st.Interfaces)
+		st.Namespaces = n.tap.Namespaces()
 	})
 	st.Healthy = st.HealthMessage == ""
 	st.Version = n.cfg.Version
 	st.Uptime = time.Since(n.start)
-	st.Notes = n.notes
+	st.Notes = n.notes()
 	st.CPUSeconds, st.ResidentBytes = ownCost()
 	st.KernelBytes = n.tap.KernelMemory()
 	return st, err
@@ -145,7 +129,7 @@ func (n *node) problem(interfaces []store.InterfaceAudit) string {
 // Ready tells whether the agent counts packets.
 func (n *node) Ready(ctx context.Context) error {
 	var problem string
-	if err := n.visit(ctx, false, func() { problem = n.problem(n.audit()) }); err != nil {
+	if err := n.visit(ctx, false, func() { problem = n.problem(n.audits) }); err != nil {
 		return err
 	}
 	if problem != "" {

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/orb8/orb8/internal/enrich"
@@ -47,15 +48,25 @@ type pipeline struct {
 	event   event.Event
 	// Epochs in a row that were not read, because nothing had moved.
 	idle int
+	// What the tap counted against what the interfaces counted, as of audited.
+	audits    []store.InterfaceAudit
+	audited   time.Time
+	auditCost time.Duration
+	// Names of interfaces for records, as of then, for any goroutine.
+	names atomic.Pointer[map[event.Iface]string]
 }
 
 // visit is a question to the owner of the table.
 type visit struct {
 	do   func()
 	done chan struct{}
-	// The answer must hold everything up to now.
+	// The answer must hold everything up to now, audit included.
 	fresh bool
 }
+
+// auditShare bounds what audits may cost by themselves: 0.2 % of a core. A
+// question has its own.
+const auditShare = 500
 
 func newPipeline(cfg Config, tap *flow.Tap) *pipeline {
 	now := time.Now()
@@ -89,10 +100,10 @@ func (p *pipeline) Run(ctx context.Context) error {
 				p.idle++
 				continue
 			}
-			p.epoch()
+			p.epoch(time.Since(p.audited) >= auditShare*p.auditCost)
 		case v := <-p.visits:
-			if v.fresh && time.Since(p.last) >= minSwap {
-				p.epoch()
+			if p.audited.IsZero() || v.fresh && time.Since(p.last) >= minSwap {
+				p.epoch(true)
 			}
 			v.do()
 			close(v.done)
@@ -101,13 +112,13 @@ func (p *pipeline) Run(ctx context.Context) error {
 }
 
 // epoch is the line: kernel → decode → enrich → store → followers.
-func (p *pipeline) epoch() {
+func (p *pipeline) epoch(audit bool) {
 	p.idle = 0
 	p.flows.Begin()
 	start := p.last
 	p.last = time.Now()
 	p.event.DeltaStart, p.event.DeltaEnd = start.UnixNano(), p.last.UnixNano()
-	err := p.tap.Epoch(p.apply)
+	err := p.tap.Epoch(audit, p.apply)
 	if (err == nil) != (p.failed == nil) {
 		if err != nil {
 			p.log.Error("epoch not read, will try again", "error", err)
@@ -120,6 +131,24 @@ func (p *pipeline) epoch() {
 	if p.last.Sub(p.expired) >= p.cfg.ExpirationInterval {
 		p.expire()
 	}
+	if audit {
+		p.audit()
+	}
+}
+
+// audit compares what the tap counted with what the interfaces counted.
+func (p *pipeline) audit() {
+	interfaces := p.tap.Interfaces()
+	p.audits = make([]store.InterfaceAudit, len(interfaces)) // the old ones may still be read
+	names := make(map[event.Iface]string, len(interfaces))
+	start := time.Now()
+	for i, it := range interfaces {
+		p.audits[i] = p.flows.Audit(it)
+		names[it.Iface] = it.Name
+	}
+	p.names.Store(&names)
+	p.audited = time.Now()
+	p.auditCost = p.tap.AuditCost() + p.audited.Sub(start)
 }
 
 // expire forgets connections that are idle, and interfaces that are gone and

@@ -38,8 +38,8 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// process is a running agent.
-type process struct {
+// running is an agent.
+type running struct {
 	t      *testing.T
 	cmd    *exec.Cmd
 	dir    string
@@ -72,6 +72,7 @@ func command(dir string, env []string, args ...string) (*exec.Cmd, *buffer) {
 	cmd.Env = append([]string{
 		asAgent + "=1",
 		"ORB8_NODE_NAME=n1",
+		"ORB8_NETNS=own", // others are their own tests
 		"ORB8_SOCKET=" + filepath.Join(dir, "agent.sock"),
 		"ORB8_STATE_DIR=" + dir,
 	}, env...)
@@ -81,14 +82,14 @@ func command(dir string, env []string, args ...string) (*exec.Cmd, *buffer) {
 }
 
 // start runs an agent in the namespace until the test ends.
-func start(t *testing.T, ns *bpftest.Netns, env ...string) *process {
+func start(t *testing.T, ns *bpftest.Netns, env ...string) *running {
 	t.Helper()
 	return startIn(t, ns, t.TempDir(), env...)
 }
 
-func startIn(t *testing.T, ns *bpftest.Netns, dir string, env ...string) *process {
+func startIn(t *testing.T, ns *bpftest.Netns, dir string, env ...string) *running {
 	t.Helper()
-	p := &process{t: t, dir: dir, exited: make(chan struct{})}
+	p := &running{t: t, dir: dir, exited: make(chan struct{})}
 	p.cmd, p.output = command(dir, env)
 	ns.Do(func() {
 		if err := p.cmd.Start(); err != nil {
@@ -112,7 +113,7 @@ func startIn(t *testing.T, ns *bpftest.Netns, dir string, env ...string) *proces
 	return p
 }
 
-func (p *process) done() bool {
+func (p *running) done() bool {
 	select {
 	case <-p.exited:
 		return true
@@ -122,7 +123,7 @@ func (p *process) done() bool {
 }
 
 // end sends sig and returns the exit code.
-func (p *process) end(sig os.Signal) int {
+func (p *running) end(sig os.Signal) int {
 	p.t.Helper()
 	if err := p.cmd.Process.Signal(sig); err != nil {
 		p.t.Fatal(err)
@@ -136,7 +137,7 @@ func (p *process) end(sig os.Signal) int {
 }
 
 // dial connects by the unix socket, which knows no network namespaces.
-func (p *process) dial() *grpc.ClientConn {
+func (p *running) dial() *grpc.ClientConn {
 	p.t.Helper()
 	if p.conn != nil {
 		return p.conn
@@ -150,7 +151,7 @@ func (p *process) dial() *grpc.ClientConn {
 	return conn
 }
 
-func (p *process) status() *pb.NodeStatus {
+func (p *running) status() *pb.NodeStatus {
 	p.t.Helper()
 	st, err := pb.NewObserverClient(p.dial()).Status(p.t.Context(), &pb.StatusRequest{})
 	if err != nil {
@@ -159,7 +160,7 @@ func (p *process) status() *pb.NodeStatus {
 	return st.Nodes[0]
 }
 
-func (p *process) flows(req *pb.FlowsRequest) (flows []*pb.FlowRecord, sum *pb.Summary) {
+func (p *running) flows(req *pb.FlowsRequest) (flows []*pb.FlowRecord, sum *pb.Summary) {
 	p.t.Helper()
 	stream, err := pb.NewObserverClient(p.dial()).Flows(p.t.Context(), req)
 	for err == nil {

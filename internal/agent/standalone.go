@@ -25,7 +25,7 @@ func Standalone(ctx context.Context, cfg Config) (conn *grpc.ClientConn, closer 
 		return nil, nil, err
 	}
 	if err := a.tap.Sync(); err != nil {
-		return nil, nil, errors.Join(err, a.tap.Close())
+		return nil, nil, errors.Join(err, a.close())
 	}
 	lis := bufconn.Listen(64 << 10)
 	conn, err = grpc.NewClient("passthrough:///standalone",
@@ -33,7 +33,7 @@ func Standalone(ctx context.Context, cfg Config) (conn *grpc.ClientConn, closer 
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 	)
 	if err != nil {
-		return nil, nil, errors.Join(err, a.tap.Close())
+		return nil, nil, errors.Join(err, a.close())
 	}
 	// The caller's ctx may end before its last words are read.
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))

@@ -20,7 +20,7 @@ func (a *app) status() *cobra.Command {
 		Long: `status shows, for each node: health, version, uptime, what was counted and what
 was lost at which stage, what the agent is attached to, and what it costs.
 -o wide adds the whole audit of each interface and direction:
-flows + remainder + overflow + not-IP + malformed = counted.`,
+flows + remainder + overflow + forwarded + carried + not-IP + malformed = counted.`,
 		Example: `  orb8 status
   orb8 --agent 10.0.0.7 status -o json | jq .events_dropped`,
 		Args: noArgs,

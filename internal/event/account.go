@@ -2,6 +2,8 @@
 
 package event
 
+import "time"
+
 // Iface names a network interface: an index is unique only in its namespace.
 type Iface struct{ Netns, Index uint32 }
 
@@ -28,6 +30,9 @@ func (t *Traffic) Rx() Counter { return Counter{t.RxBytes, t.RxPackets} }
 type Account struct {
 	// The table of connections was full.
 	Overflow Counter
+	// Packets between others that passed through: their local address is not of
+	// this namespace.
+	Forwarded Counter
 	// Frames that are not IP.
 	NotIP Counter
 	// IP that could not be parsed.
@@ -43,13 +48,40 @@ type Account struct {
 type Interface struct {
 	Iface Iface
 	Name  string
+	// The namespace as people know it; "" for the agent's own.
+	Namespace string
 	// How the tap is attached: "tcx", "clsact", or "" when it is not.
 	How string
 	// Why it is not attached, or that it is gone.
 	Problem string
 	// It was tapped and is not to be any more: gone, or a member of another.
-	Left            bool
+	Left bool
+	// What else there is to say: another program runs before the tap, …
+	Note            string
 	Ingress, Egress Account
+}
+
+// Namespace is a network namespace that the tap is in, or is to be in.
+type Namespace struct {
+	// Inode number.
+	Netns uint32
+	// As people know it; "" for the agent's own, and where nobody named it.
+	Name string
+	// The agent's own.
+	Own bool
+	// Since when it carries packets, and since when it is tapped; the zero time
+	// when it is not yet.
+	Since, Tapped time.Time
+	// Why it is not tapped.
+	Problem string
+}
+
+// Untapped is how long packets went by uncounted.
+func (n *Namespace) Untapped() time.Duration {
+	if n.Tapped.IsZero() {
+		return time.Since(n.Since)
+	}
+	return max(0, n.Tapped.Sub(n.Since))
 }
 
 // Loss is something that was not delivered, or not told apart.

@@ -103,6 +103,11 @@ func (t *Traffic) Add(o Traffic) {
 	t.RxPackets += o.RxPackets
 }
 
+// Reversed is t as the other end sees it.
+func (t *Traffic) Reversed() Traffic {
+	return Traffic{TxBytes: t.RxBytes, TxPackets: t.RxPackets, RxBytes: t.TxBytes, RxPackets: t.TxPackets}
+}
+
 // Sub takes o from t; o must be a part of t.
 func (t *Traffic) Sub(o Traffic) {
 	t.TxBytes -= o.TxBytes
@@ -160,7 +165,20 @@ type Delta struct {
 	HasSocket bool
 	// Packets of all connections that the epoch's table had no room for.
 	Overflow uint64
+	Place    Place
 }
+
+// Place tells whether a connection is one of the namespace that it was seen in.
+type Place uint8
+
+// PlaceOwn: this namespace sends and receives, on this interface. PlaceCarried:
+// it carries for others, or for an interface above. PlaceUndecided: nothing was
+// sent, which would tell; as before, or own.
+const (
+	PlaceOwn Place = iota
+	PlaceCarried
+	PlaceUndecided
+)
 
 // Opener tells which end opened a connection.
 type Opener uint8
@@ -228,6 +246,8 @@ type Flow struct {
 	OpenedBy       Opener
 	State          State
 	HasSocket      bool
+	// It is no flow of this place: see PlaceCarried.
+	Carried bool
 }
 
 // Kind is what happened to a connection.

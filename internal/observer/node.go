@@ -47,6 +47,7 @@ type Status struct {
 	Uptime        time.Duration
 	Table         store.Stats
 	Interfaces    []store.InterfaceAudit
+	Namespaces    []event.Namespace
 	Losses        []event.Loss
 	Notes         []string
 	CPUSeconds    float64

@@ -179,5 +179,8 @@ func (o *Observer) Status(ctx context.Context, _ *pb.StatusRequest) (*pb.StatusR
 	for i := range st.Interfaces {
 		n.Interfaces = append(n.Interfaces, wire.Interface(&st.Interfaces[i]))
 	}
+	for i := range st.Namespaces {
+		n.Namespaces = append(n.Namespaces, wire.Namespace(&st.Namespaces[i]))
+	}
 	return &pb.StatusResponse{Nodes: []*pb.NodeStatus{n}}, nil
 }

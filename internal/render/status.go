@@ -5,6 +5,7 @@ package render
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -33,13 +34,82 @@ func Status(w io.Writer, s Style, n *orb8v1.NodeStatus) error {
 	for _, note := range n.GetNotes() {
 		b.field("Note", note, plain)
 	}
+	b.namespaces(n.GetNamespaces())
 	if err := b.write(w); err != nil || len(n.GetInterfaces()) == 0 {
 		return err
 	}
 	if _, err := io.WriteString(w, "\n"); err != nil {
 		return err
 	}
-	return interfaces(w, s, n.GetInterfaces())
+	list, quiet := n.GetInterfaces(), 0
+	if !s.Wide {
+		list, quiet = telling(n)
+	}
+	if err := interfaces(w, s, list); err != nil || quiet == 0 {
+		return err
+	}
+	_, err := fmt.Fprintf(w, "and %s more interfaces of other namespaces, tapped and with nothing unaccounted (-o wide)\n", s.number(uint64(quiet)))
+	return err
+}
+
+// manyInterfaces is how many are shown that have nothing to say.
+const manyInterfaces = 20
+
+// telling leaves out, where there are many, interfaces of other namespaces that
+// are as they should be.
+func telling(n *orb8v1.NodeStatus) (list []*orb8v1.InterfaceStatus, quiet int) {
+	if len(n.GetInterfaces()) <= manyInterfaces {
+		return n.GetInterfaces(), 0
+	}
+	own := map[uint64]bool{}
+	for _, ns := range n.GetNamespaces() {
+		own[ns.GetNetns()] = ns.GetOwn()
+	}
+	for _, i := range n.GetInterfaces() {
+		unaccounted := i.GetIngress().GetUnaccountedPackets() != 0 || i.GetEgress().GetUnaccountedPackets() != 0
+		if own[i.GetTap().GetNetns()] || unaccounted || i.GetState() != "attached" || i.GetNote() != "" {
+			list = append(list, i)
+		} else {
+			quiet++
+		}
+	}
+	return list, quiet
+}
+
+// namespaces sums up how many are tapped and how late that was, and says which
+// are not.
+func (b *block) namespaces(list []*orb8v1.NamespaceStatus) {
+	var late []time.Duration
+	var problems []string
+	for _, n := range list {
+		switch {
+		case n.GetTappedSinceNs() != 0:
+			late = append(late, time.Duration(n.GetUntappedNs()))
+		default:
+			name := n.GetName()
+			if name == "" {
+				name = strconv.FormatUint(n.GetNetns(), 10)
+			}
+			problems = append(problems, name+" is not tapped: "+n.GetProblem())
+		}
+	}
+	if len(list) == 0 {
+		return
+	}
+	slices.Sort(late)
+	text := b.style.number(uint64(len(late))) + " tapped"
+	if len(late) > 0 {
+		text += fmt.Sprintf("; from their beginning to the tap: median %s, at most %s",
+			late[len(late)/2].Round(100*time.Microsecond), late[len(late)-1].Round(100*time.Microsecond))
+	}
+	b.field("Namespaces", text, plain)
+	const most = 10
+	for _, p := range problems[:min(most, len(problems))] {
+		b.more(p, yellow)
+	}
+	if len(problems) > most {
+		b.more(fmt.Sprintf("and %d more that are not tapped", len(problems)-most), yellow)
+	}
 }
 
 // block lines up names and values.
@@ -127,6 +197,7 @@ func interfaces(w io.Writer, s Style, list []*orb8v1.InterfaceStatus) error {
 	if s.Wide {
 		return audits(w, s, list)
 	}
+	elsewhere := slices.ContainsFunc(list, func(i *orb8v1.InterfaceStatus) bool { return i.GetNamespace() != "" })
 	right := func(title, raw string) column { return column{title: title, raw: raw, right: true} }
 	t := newTable(s, []column{
 		{title: "INTERFACE"},
@@ -139,7 +210,7 @@ func interfaces(w io.Writer, s Style, list []*orb8v1.InterfaceStatus) error {
 	for _, i := range list {
 		in, out := i.GetIngress(), i.GetEgress()
 		t.add([]cell{
-			{text: i.GetTap().GetInterface()},
+			{text: place(i, elsewhere)},
 			{text: i.GetAttached()},
 			attachState(i),
 			s.bytes(in.GetCounted().GetBytes()), s.count(in.GetCounted().GetPackets()),
@@ -153,6 +224,7 @@ func interfaces(w io.Writer, s Style, list []*orb8v1.InterfaceStatus) error {
 
 func audits(w io.Writer, s Style, list []*orb8v1.InterfaceStatus) error {
 	columns := []column{
+		{title: "NAMESPACE"},
 		{title: "INTERFACE"},
 		{title: "NETNS", right: true},
 		{title: "IFINDEX", right: true},
@@ -160,7 +232,7 @@ func audits(w io.Writer, s Style, list []*orb8v1.InterfaceStatus) error {
 		{title: "STATE"},
 		{title: "DIRECTION"},
 	}
-	for _, name := range []string{"FLOWS", "REMAINDER", "OVERFLOW", "NOT_IP", "MALFORMED", "COUNTED", "SEGMENTATION", "INTERFACE", "UNACCOUNTED"} {
+	for _, name := range []string{"FLOWS", "REMAINDER", "OVERFLOW", "FORWARDED", "CARRIED", "NOT_IP", "MALFORMED", "COUNTED", "SEGMENTATION", "INTERFACE", "UNACCOUNTED"} {
 		columns = append(columns, column{title: name, raw: name + "_BYTES", right: true}, column{title: "PKTS", raw: name + "_PACKETS", right: true})
 	}
 	t := newTable(s, columns)
@@ -170,6 +242,7 @@ func audits(w io.Writer, s Style, list []*orb8v1.InterfaceStatus) error {
 			audit *orb8v1.Audit
 		}{{"ingress", i.GetIngress()}, {"egress", i.GetEgress()}} {
 			row := []cell{
+				{text: i.GetNamespace()},
 				{text: i.GetTap().GetInterface()},
 				numberCell(i.GetTap().GetNetns()), numberCell(uint64(i.GetTap().GetIfindex())),
 				{text: i.GetAttached()},
@@ -178,7 +251,7 @@ func audits(w io.Writer, s Style, list []*orb8v1.InterfaceStatus) error {
 			}
 			a := d.audit
 			for _, c := range []*orb8v1.Counter{
-				a.GetFlows(), a.GetRemainder(), a.GetOverflow(), a.GetNotIp(), a.GetMalformed(),
+				a.GetFlows(), a.GetRemainder(), a.GetOverflow(), a.GetForwarded(), a.GetCarried(), a.GetNotIp(), a.GetMalformed(),
 				a.GetCounted(), a.GetSegmentation(), a.GetInterface(),
 			} {
 				row = append(row, s.bytes(c.GetBytes()), s.count(c.GetPackets()))
@@ -189,8 +262,19 @@ func audits(w io.Writer, s Style, list []*orb8v1.InterfaceStatus) error {
 	return t.Flush(w)
 }
 
+// place is an interface's name, after its namespace's where there are several.
+func place(i *orb8v1.InterfaceStatus, several bool) string {
+	if !several || i.GetNamespace() == "" {
+		return i.GetTap().GetInterface()
+	}
+	return i.GetNamespace() + "/" + i.GetTap().GetInterface()
+}
+
 func attachState(i *orb8v1.InterfaceStatus) cell {
 	c := cell{text: i.GetState()}
+	if i.GetNote() != "" {
+		c.text += "; " + i.GetNote()
+	}
 	if c.text != "attached" {
 		c.tone = yellow
 	}

@@ -28,18 +28,30 @@ type answeredJSON struct {
 	PodsTracked     uint32          `json:"pods_tracked"`
 	ActiveFlows     uint32          `json:"active_flows"`
 	MaxFlows        uint32          `json:"max_flows"`
+	Namespaces      []namespaceJSON `json:"namespaces"`
 	Interfaces      []interfaceJSON `json:"interfaces"`
 	Losses          []lossJSON      `json:"losses"`
 	Notes           []string        `json:"notes"`
 	Cost            *costJSON       `json:"cost,omitempty"`
 }
 
+type namespaceJSON struct {
+	Netns      uint64 `json:"netns"`
+	Name       string `json:"name,omitempty"`
+	Own        bool   `json:"own"`
+	Tapped     bool   `json:"tapped"`
+	UntappedNS int64  `json:"untapped_ns"`
+	Problem    string `json:"problem,omitempty"`
+}
+
 type interfaceJSON struct {
 	Interface string     `json:"interface"`
+	Namespace string     `json:"namespace,omitempty"`
 	Ifindex   uint32     `json:"ifindex,omitempty"`
 	Netns     uint64     `json:"netns,omitempty"`
 	Attached  string     `json:"attached"`
 	State     string     `json:"state"`
+	Note      string     `json:"note,omitempty"`
 	Ingress   *auditJSON `json:"ingress,omitempty"`
 	Egress    *auditJSON `json:"egress,omitempty"`
 }
@@ -48,6 +60,8 @@ type auditJSON struct {
 	Flows              counterJSON `json:"flows"`
 	Remainder          counterJSON `json:"remainder"`
 	Overflow           counterJSON `json:"overflow"`
+	Forwarded          counterJSON `json:"forwarded"`
+	Carried            counterJSON `json:"carried"`
 	NotIP              counterJSON `json:"not_ip"`
 	Malformed          counterJSON `json:"malformed"`
 	Counted            counterJSON `json:"counted"`
@@ -97,14 +111,20 @@ func newAnsweredJSON(n *orb8v1.NodeStatus) *answeredJSON {
 		ActiveFlows:     n.GetActiveFlows(),
 		MaxFlows:        n.GetMaxFlows(),
 		// Lists are lists, also when empty.
+		Namespaces: []namespaceJSON{},
 		Interfaces: []interfaceJSON{},
 		Losses:     []lossJSON{},
 		Notes:      append([]string{}, n.GetNotes()...),
 	}
+	for _, s := range n.GetNamespaces() {
+		j.Namespaces = append(j.Namespaces, namespaceJSON{
+			s.GetNetns(), s.GetName(), s.GetOwn(), s.GetTappedSinceNs() != 0, s.GetUntappedNs(), s.GetProblem(),
+		})
+	}
 	for _, i := range n.GetInterfaces() {
 		j.Interfaces = append(j.Interfaces, interfaceJSON{
-			i.GetTap().GetInterface(), i.GetTap().GetIfindex(), i.GetTap().GetNetns(),
-			i.GetAttached(), i.GetState(), newAuditJSON(i.GetIngress()), newAuditJSON(i.GetEgress()),
+			i.GetTap().GetInterface(), i.GetNamespace(), i.GetTap().GetIfindex(), i.GetTap().GetNetns(),
+			i.GetAttached(), i.GetState(), i.GetNote(), newAuditJSON(i.GetIngress()), newAuditJSON(i.GetEgress()),
 		})
 	}
 	for _, l := range n.GetLosses() {
@@ -122,8 +142,8 @@ func newAuditJSON(a *orb8v1.Audit) *auditJSON {
 	}
 	counter := func(c *orb8v1.Counter) counterJSON { return counterJSON{c.GetBytes(), c.GetPackets()} }
 	return &auditJSON{
-		counter(a.GetFlows()), counter(a.GetRemainder()), counter(a.GetOverflow()), counter(a.GetNotIp()),
-		counter(a.GetMalformed()), counter(a.GetCounted()), counter(a.GetSegmentation()), counter(a.GetInterface()),
+		counter(a.GetFlows()), counter(a.GetRemainder()), counter(a.GetOverflow()),
+		counter(a.GetForwarded()), counter(a.GetCarried()), counter(a.GetNotIp()), counter(a.GetMalformed()), counter(a.GetCounted()), counter(a.GetSegmentation()), counter(a.GetInterface()),
 		a.GetUnaccountedBytes(), a.GetUnaccountedPackets(),
 	}
 }

@@ -8,7 +8,7 @@ import "github.com/orb8/orb8/internal/event"
 // what the interface counted, since attaching.
 type Audit struct {
 	// Everything the tap saw is in one of these.
-	Flows, Remainder, Overflow, NotIP, Malformed event.Counter
+	Flows, Remainder, Overflow, Forwarded, Carried, NotIP, Malformed event.Counter
 	// Their sum, on the wire.
 	Counted event.Counter
 	// What segmentation adds to it over what the device saw.
@@ -28,14 +28,14 @@ type InterfaceAudit struct {
 // Audit compares the table's totals with those of an interface.
 func (s *Flows) Audit(i event.Interface) InterfaceAudit {
 	sums := s.Sums(i.Iface)
-	in := part{sums.Live.Rx(), sums.Remainder.Rx(), sums.Segmentation.Rx(), &i.Ingress}
-	out := part{sums.Live.Tx(), sums.Remainder.Tx(), sums.Segmentation.Tx(), &i.Egress}
+	in := part{sums.Live.Rx(), sums.Remainder.Rx(), sums.Carried.Rx(), sums.Segmentation.Rx(), &i.Ingress}
+	out := part{sums.Live.Tx(), sums.Remainder.Tx(), sums.Carried.Tx(), sums.Segmentation.Tx(), &i.Egress}
 	return InterfaceAudit{Interface: i, Ingress: in.audit(), Egress: out.audit()}
 }
 
 type part struct {
-	live, remainder, segmentation event.Counter
-	account                       *event.Account
+	live, remainder, carried, segmentation event.Counter
+	account                                *event.Account
 }
 
 func (p part) audit() Audit {
@@ -44,13 +44,15 @@ func (p part) audit() Audit {
 		Flows:        p.live,
 		Remainder:    p.remainder,
 		Overflow:     acc.Overflow,
+		Forwarded:    acc.Forwarded,
+		Carried:      p.carried,
 		NotIP:        acc.NotIP,
 		Malformed:    acc.Malformed,
 		Segmentation: p.segmentation,
 		Device:       acc.DeviceHigh,
 	}
 	a.Segmentation.Add(acc.Segmentation)
-	for _, c := range []event.Counter{a.Flows, a.Remainder, a.Overflow, a.NotIP, a.Malformed} {
+	for _, c := range []event.Counter{a.Flows, a.Remainder, a.Overflow, a.Forwarded, a.Carried, a.NotIP, a.Malformed} {
 		a.Counted.Add(c)
 	}
 	// Whether a super-packet is cut before the device counts it, or put together

@@ -41,12 +41,14 @@ type Flows struct {
 	epoch     uint64
 	applied   uint64
 	evicted   uint64
+	carried   int // of those in the index
 }
 
 // Sums are the totals of one interface.
 type Sums struct {
-	// Connections in the table, and those that left it.
-	Live, Remainder event.Traffic
+	// Connections in the table, those that left it, and those that are not of
+	// this place.
+	Live, Remainder, Carried event.Traffic
 	// Part of both: what segmentation offload adds over what the device saw.
 	Segmentation event.Traffic
 }
@@ -74,27 +76,32 @@ func (s *Flows) Begin() uint64 {
 
 // Apply adds what a connection did in this epoch. It returns the connection,
 // good until the next Apply, what happened to it, and whether its ends must be
-// looked up: it is new, or the owner of its socket is known only now.
+// looked up: it is new, or the owner of its socket is known only now. Of one
+// that is not of this place there is nothing to tell: nil.
 func (s *Flows) Apply(d *event.Delta) (f *event.Flow, happened Happened, identify bool) {
 	s.applied++
 	sums := s.sums(d.Conn.Iface())
 	sums.Segmentation.Add(d.Segmentation)
 	f = s.find(d)
 	if f == nil {
-		if f = s.insert(d, sums); f == nil {
+		if f = s.insert(d); f == nil {
 			// Every flow moved in this epoch: there is none to evict.
 			s.evicted++
-			sums.Remainder.Add(d.Traffic)
+			sums.leave(d.Place == event.PlaceCarried).Add(d.Traffic)
 			return nil, 0, false
 		}
 		identify = true
 		f.OpenedBy = opener(d, s.epoch == 1)
 	}
 	identify = identify || f.Cgroup == 0 && d.Cgroup != 0
-	sums.Live.Add(d.Traffic)
 	f.Total.Add(d.Traffic)
 	f.Last = max(f.Last, d.Last)
 	f.Epoch = s.epoch
+	if f.Carried {
+		sums.Carried.Add(d.Traffic)
+		return nil, 0, false
+	}
+	sums.Live.Add(d.Traffic)
 	if d.Cookie != 0 {
 		f.Cookie, f.Cgroup = d.Cookie, d.Cgroup
 	}
@@ -102,8 +109,18 @@ func (s *Flows) Apply(d *event.Delta) (f *event.Flow, happened Happened, identif
 	return f, advance(f, d), identify
 }
 
+// leave is where the traffic of a connection goes that is not in the table.
+func (s *Sums) leave(carried bool) *event.Traffic {
+	if carried {
+		return &s.Carried
+	}
+	return &s.Remainder
+}
+
 // find returns the flow of d's connection, unless the tuple is being used for
-// a new connection: then the old one's traffic joins the remainder.
+// a new connection: then the old one's traffic joins the remainder. What was
+// taken for a connection of this place and is carried becomes that, with all
+// that it moved; the other way round it is a new one.
 func (s *Flows) find(d *event.Delta) *event.Flow {
 	i, ok := s.index[d.Conn]
 	if !ok {
@@ -114,16 +131,30 @@ func (s *Flows) find(d *event.Delta) *event.Flow {
 		s.remove(i)
 		return nil
 	}
+	switch {
+	case d.Place == event.PlaceCarried && !f.Carried:
+		sums := s.sums(f.Conn.Iface())
+		sums.Live.Sub(f.Total)
+		sums.Carried.Add(f.Total)
+		f.Carried = true
+		s.carried++
+	case d.Place == event.PlaceOwn && f.Carried:
+		s.remove(i)
+		return nil
+	}
 	return f
 }
 
-func (s *Flows) insert(d *event.Delta, sums *Sums) *event.Flow {
+func (s *Flows) insert(d *event.Delta) *event.Flow {
 	if len(s.index) >= s.limits.Flows && !s.evictOne() {
 		return nil
 	}
 	i := s.slot()
 	f := s.at(i)
-	*f = event.Flow{Conn: d.Conn, First: d.First, Last: d.Last}
+	*f = event.Flow{Conn: d.Conn, First: d.First, Last: d.Last, Carried: d.Place == event.PlaceCarried}
+	if f.Carried {
+		s.carried++
+	}
 	s.index[d.Conn] = i
 	return f
 }
@@ -147,9 +178,13 @@ func (s *Flows) at(i uint32) *event.Flow { return &s.slab[i/chunk][i%chunk] }
 // remove forgets a flow and keeps its traffic in the remainder.
 func (s *Flows) remove(i uint32) {
 	f := s.at(i)
-	sums := s.sums(f.Conn.Iface())
-	sums.Live.Sub(f.Total)
-	sums.Remainder.Add(f.Total)
+	if f.Carried {
+		s.carried--
+	} else {
+		sums := s.sums(f.Conn.Iface())
+		sums.Live.Sub(f.Total)
+		sums.Remainder.Add(f.Total)
+	}
 	delete(s.index, f.Conn)
 	*f = event.Flow{}
 	s.free = append(s.free, i)
@@ -215,6 +250,7 @@ func (s *Flows) Fold(from, into event.Iface) bool {
 	delete(s.ifaces, from)
 	to := s.sums(into)
 	to.Remainder.Add(sums.Remainder)
+	to.Carried.Add(sums.Carried)
 	to.Segmentation.Add(sums.Segmentation)
 	return true
 }
@@ -229,5 +265,5 @@ type Stats struct {
 
 // Stats tells how full the table is.
 func (s *Flows) Stats() Stats {
-	return Stats{len(s.index), s.limits.Flows, s.epoch, s.applied, s.evicted}
+	return Stats{len(s.index) - s.carried, s.limits.Flows, s.epoch, s.applied, s.evicted}
 }

@@ -64,7 +64,7 @@ func (s *Flows) Query(q Query) Answer {
 	top := heap{limit: q.Limit}
 	for i := range s.used {
 		f := s.at(i)
-		if f.Epoch == 0 || !q.Filter.Match(f) || q.Where != nil && !q.Where(f) {
+		if f.Epoch == 0 || f.Carried || !q.Filter.Match(f) || q.Where != nil && !q.Where(f) {
 			continue
 		}
 		a.Matched++

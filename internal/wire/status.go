@@ -15,12 +15,29 @@ func Interface(a *store.InterfaceAudit) *pb.InterfaceStatus {
 		state = a.Problem
 	}
 	return &pb.InterfaceStatus{
-		Tap:      &pb.Tap{Netns: uint64(a.Iface.Netns), Ifindex: a.Iface.Index, Interface: a.Name},
-		Attached: a.How,
-		State:    state,
-		Ingress:  audit(&a.Ingress),
-		Egress:   audit(&a.Egress),
+		Tap:       &pb.Tap{Netns: uint64(a.Iface.Netns), Ifindex: a.Iface.Index, Interface: a.Name},
+		Attached:  a.How,
+		State:     state,
+		Ingress:   audit(&a.Ingress),
+		Egress:    audit(&a.Egress),
+		Namespace: a.Namespace,
+		Note:      a.Note,
 	}
+}
+
+// Namespace gives the status of one network namespace.
+func Namespace(n *event.Namespace) *pb.NamespaceStatus {
+	s := &pb.NamespaceStatus{
+		Netns:      uint64(n.Netns),
+		Name:       n.Name,
+		Own:        n.Own,
+		UntappedNs: n.Untapped().Nanoseconds(),
+		Problem:    n.Problem,
+	}
+	if !n.Tapped.IsZero() {
+		s.TappedSinceNs = n.Tapped.UnixNano()
+	}
+	return s
 }
 
 func audit(a *store.Audit) *pb.Audit {
@@ -28,6 +45,8 @@ func audit(a *store.Audit) *pb.Audit {
 		Flows:              counter(a.Flows),
 		Remainder:          counter(a.Remainder),
 		Overflow:           counter(a.Overflow),
+		Forwarded:          counter(a.Forwarded),
+		Carried:            counter(a.Carried),
 		NotIp:              counter(a.NotIP),
 		Malformed:          counter(a.Malformed),
 		Counted:            counter(a.Counted),

@@ -118,7 +118,7 @@ func attached(dev int, at ebpf.AttachType) (*ebpf.Program, error) {
 }
 
 func (t *tap) epoch() error {
-	return t.ns.do(func() error { return t.flow.Epoch(func(*event.Delta) {}) })
+	return t.ns.do(func() error { return t.flow.Epoch(true, func(*event.Delta) {}) })
 }
 
 // everySecond makes epochs as the agent does, until stop is called.

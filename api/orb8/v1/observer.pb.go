@@ -1913,8 +1913,10 @@ type NodeStatus struct {
 	// What could not be attached or is off, and why.
 	Notes []string `protobuf:"bytes,15,rep,name=notes,proto3" json:"notes,omitempty"`
 	// What orb8 costs.
-	Cost          *Cost  `protobuf:"bytes,16,opt,name=cost,proto3" json:"cost,omitempty"`
-	Error         string `protobuf:"bytes,17,opt,name=error,proto3" json:"error,omitempty"`
+	Cost  *Cost  `protobuf:"bytes,16,opt,name=cost,proto3" json:"cost,omitempty"`
+	Error string `protobuf:"bytes,17,opt,name=error,proto3" json:"error,omitempty"`
+	// The network namespaces that the tap is in, or is to be in.
+	Namespaces    []*NamespaceStatus `protobuf:"bytes,18,rep,name=namespaces,proto3" json:"namespaces,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2068,6 +2070,104 @@ func (x *NodeStatus) GetError() string {
 	return ""
 }
 
+func (x *NodeStatus) GetNamespaces() []*NamespaceStatus {
+	if x != nil {
+		return x.Namespaces
+	}
+	return nil
+}
+
+type NamespaceStatus struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Inode number.
+	Netns uint64 `protobuf:"varint,1,opt,name=netns,proto3" json:"netns,omitempty"`
+	// As people know it: a name under /run/netns, say. Empty for the agent's own.
+	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	// The agent's own.
+	Own bool `protobuf:"varint,3,opt,name=own,proto3" json:"own,omitempty"`
+	// Unix nanoseconds; 0 when it is not tapped.
+	TappedSinceNs int64 `protobuf:"varint,4,opt,name=tapped_since_ns,json=tappedSinceNs,proto3" json:"tapped_since_ns,omitempty"`
+	// How long packets went by uncounted, after the namespace was made or the
+	// agent was started.
+	UntappedNs int64 `protobuf:"varint,5,opt,name=untapped_ns,json=untappedNs,proto3" json:"untapped_ns,omitempty"`
+	// Why it is not tapped.
+	Problem       string `protobuf:"bytes,6,opt,name=problem,proto3" json:"problem,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NamespaceStatus) Reset() {
+	*x = NamespaceStatus{}
+	mi := &file_orb8_v1_observer_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NamespaceStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NamespaceStatus) ProtoMessage() {}
+
+func (x *NamespaceStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_orb8_v1_observer_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NamespaceStatus.ProtoReflect.Descriptor instead.
+func (*NamespaceStatus) Descriptor() ([]byte, []int) {
+	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *NamespaceStatus) GetNetns() uint64 {
+	if x != nil {
+		return x.Netns
+	}
+	return 0
+}
+
+func (x *NamespaceStatus) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *NamespaceStatus) GetOwn() bool {
+	if x != nil {
+		return x.Own
+	}
+	return false
+}
+
+func (x *NamespaceStatus) GetTappedSinceNs() int64 {
+	if x != nil {
+		return x.TappedSinceNs
+	}
+	return 0
+}
+
+func (x *NamespaceStatus) GetUntappedNs() int64 {
+	if x != nil {
+		return x.UntappedNs
+	}
+	return 0
+}
+
+func (x *NamespaceStatus) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
 type InterfaceStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Tap   *Tap                   `protobuf:"bytes,1,opt,name=tap,proto3" json:"tap,omitempty"`
@@ -2076,16 +2176,21 @@ type InterfaceStatus struct {
 	// attached, gone, or why it is not.
 	State string `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`
 	// Since attaching; ingress and egress apart. In each direction:
-	// flows + remainder + overflow + not_ip + malformed = counted.
-	Ingress       *Audit `protobuf:"bytes,4,opt,name=ingress,proto3" json:"ingress,omitempty"`
-	Egress        *Audit `protobuf:"bytes,5,opt,name=egress,proto3" json:"egress,omitempty"`
+	// flows + remainder + overflow + forwarded + carried + not_ip + malformed =
+	// counted.
+	Ingress *Audit `protobuf:"bytes,4,opt,name=ingress,proto3" json:"ingress,omitempty"`
+	Egress  *Audit `protobuf:"bytes,5,opt,name=egress,proto3" json:"egress,omitempty"`
+	// Name of the namespace; empty for the agent's own.
+	Namespace string `protobuf:"bytes,6,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	// What else there is to say: another program runs before the tap, ...
+	Note          string `protobuf:"bytes,7,opt,name=note,proto3" json:"note,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *InterfaceStatus) Reset() {
 	*x = InterfaceStatus{}
-	mi := &file_orb8_v1_observer_proto_msgTypes[20]
+	mi := &file_orb8_v1_observer_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2097,7 +2202,7 @@ func (x *InterfaceStatus) String() string {
 func (*InterfaceStatus) ProtoMessage() {}
 
 func (x *InterfaceStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_observer_proto_msgTypes[20]
+	mi := &file_orb8_v1_observer_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2110,7 +2215,7 @@ func (x *InterfaceStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InterfaceStatus.ProtoReflect.Descriptor instead.
 func (*InterfaceStatus) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{20}
+	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *InterfaceStatus) GetTap() *Tap {
@@ -2148,6 +2253,20 @@ func (x *InterfaceStatus) GetEgress() *Audit {
 	return nil
 }
 
+func (x *InterfaceStatus) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *InterfaceStatus) GetNote() string {
+	if x != nil {
+		return x.Note
+	}
+	return ""
+}
+
 type Audit struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	Flows     *Counter               `protobuf:"bytes,1,opt,name=flows,proto3" json:"flows,omitempty"`
@@ -2165,13 +2284,18 @@ type Audit struct {
 	// Signed: interface minus counted, 0 when within what offload explains.
 	UnaccountedBytes   int64 `protobuf:"zigzag64,9,opt,name=unaccounted_bytes,json=unaccountedBytes,proto3" json:"unaccounted_bytes,omitempty"`
 	UnaccountedPackets int64 `protobuf:"zigzag64,10,opt,name=unaccounted_packets,json=unaccountedPackets,proto3" json:"unaccounted_packets,omitempty"`
-	unknownFields      protoimpl.UnknownFields
-	sizeCache          protoimpl.SizeCache
+	// Of others, passing through: the local address is not of this namespace.
+	Forwarded *Counter `protobuf:"bytes,11,opt,name=forwarded,proto3" json:"forwarded,omitempty"`
+	// For others, or for an interface above this one: behind NAT, inside of a
+	// tunnel, a VLAN, a macvlan. The flow is where the packet begins or ends.
+	Carried       *Counter `protobuf:"bytes,12,opt,name=carried,proto3" json:"carried,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Audit) Reset() {
 	*x = Audit{}
-	mi := &file_orb8_v1_observer_proto_msgTypes[21]
+	mi := &file_orb8_v1_observer_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2183,7 +2307,7 @@ func (x *Audit) String() string {
 func (*Audit) ProtoMessage() {}
 
 func (x *Audit) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_observer_proto_msgTypes[21]
+	mi := &file_orb8_v1_observer_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2196,7 +2320,7 @@ func (x *Audit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Audit.ProtoReflect.Descriptor instead.
 func (*Audit) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{21}
+	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Audit) GetFlows() *Counter {
@@ -2269,6 +2393,20 @@ func (x *Audit) GetUnaccountedPackets() int64 {
 	return 0
 }
 
+func (x *Audit) GetForwarded() *Counter {
+	if x != nil {
+		return x.Forwarded
+	}
+	return nil
+}
+
+func (x *Audit) GetCarried() *Counter {
+	if x != nil {
+		return x.Carried
+	}
+	return nil
+}
+
 type Cost struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
 	CpuSeconds     float64                `protobuf:"fixed64,1,opt,name=cpu_seconds,json=cpuSeconds,proto3" json:"cpu_seconds,omitempty"`
@@ -2280,7 +2418,7 @@ type Cost struct {
 
 func (x *Cost) Reset() {
 	*x = Cost{}
-	mi := &file_orb8_v1_observer_proto_msgTypes[22]
+	mi := &file_orb8_v1_observer_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2292,7 +2430,7 @@ func (x *Cost) String() string {
 func (*Cost) ProtoMessage() {}
 
 func (x *Cost) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_observer_proto_msgTypes[22]
+	mi := &file_orb8_v1_observer_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2305,7 +2443,7 @@ func (x *Cost) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cost.ProtoReflect.Descriptor instead.
 func (*Cost) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{22}
+	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Cost) GetCpuSeconds() float64 {
@@ -2486,7 +2624,7 @@ const file_orb8_v1_observer_proto_rawDesc = "" +
 	"\x03Gap\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x19\n" +
 	"\bstart_ns\x18\x02 \x01(\x03R\astartNs\x12\x15\n" +
-	"\x06end_ns\x18\x03 \x01(\x03R\x05endNs\"\xba\x04\n" +
+	"\x06end_ns\x18\x03 \x01(\x03R\x05endNs\"\xf4\x04\n" +
 	"\n" +
 	"NodeStatus\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x18\n" +
@@ -2508,13 +2646,26 @@ const file_orb8_v1_observer_proto_rawDesc = "" +
 	"\x06losses\x18\x0e \x03(\v2\r.orb8.v1.LossR\x06losses\x12\x14\n" +
 	"\x05notes\x18\x0f \x03(\tR\x05notes\x12!\n" +
 	"\x04cost\x18\x10 \x01(\v2\r.orb8.v1.CostR\x04cost\x12\x14\n" +
-	"\x05error\x18\x11 \x01(\tR\x05error\"\xb5\x01\n" +
+	"\x05error\x18\x11 \x01(\tR\x05error\x128\n" +
+	"\n" +
+	"namespaces\x18\x12 \x03(\v2\x18.orb8.v1.NamespaceStatusR\n" +
+	"namespaces\"\xb0\x01\n" +
+	"\x0fNamespaceStatus\x12\x14\n" +
+	"\x05netns\x18\x01 \x01(\x04R\x05netns\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x10\n" +
+	"\x03own\x18\x03 \x01(\bR\x03own\x12&\n" +
+	"\x0ftapped_since_ns\x18\x04 \x01(\x03R\rtappedSinceNs\x12\x1f\n" +
+	"\vuntapped_ns\x18\x05 \x01(\x03R\n" +
+	"untappedNs\x12\x18\n" +
+	"\aproblem\x18\x06 \x01(\tR\aproblem\"\xe7\x01\n" +
 	"\x0fInterfaceStatus\x12\x1e\n" +
 	"\x03tap\x18\x01 \x01(\v2\f.orb8.v1.TapR\x03tap\x12\x1a\n" +
 	"\battached\x18\x02 \x01(\tR\battached\x12\x14\n" +
 	"\x05state\x18\x03 \x01(\tR\x05state\x12(\n" +
 	"\aingress\x18\x04 \x01(\v2\x0e.orb8.v1.AuditR\aingress\x12&\n" +
-	"\x06egress\x18\x05 \x01(\v2\x0e.orb8.v1.AuditR\x06egress\"\xd6\x03\n" +
+	"\x06egress\x18\x05 \x01(\v2\x0e.orb8.v1.AuditR\x06egress\x12\x1c\n" +
+	"\tnamespace\x18\x06 \x01(\tR\tnamespace\x12\x12\n" +
+	"\x04note\x18\a \x01(\tR\x04note\"\xb2\x04\n" +
 	"\x05Audit\x12&\n" +
 	"\x05flows\x18\x01 \x01(\v2\x10.orb8.v1.CounterR\x05flows\x12.\n" +
 	"\tremainder\x18\x02 \x01(\v2\x10.orb8.v1.CounterR\tremainder\x12,\n" +
@@ -2526,7 +2677,9 @@ const file_orb8_v1_observer_proto_rawDesc = "" +
 	"\tinterface\x18\b \x01(\v2\x10.orb8.v1.CounterR\tinterface\x12+\n" +
 	"\x11unaccounted_bytes\x18\t \x01(\x12R\x10unaccountedBytes\x12/\n" +
 	"\x13unaccounted_packets\x18\n" +
-	" \x01(\x12R\x12unaccountedPackets\"x\n" +
+	" \x01(\x12R\x12unaccountedPackets\x12.\n" +
+	"\tforwarded\x18\v \x01(\v2\x10.orb8.v1.CounterR\tforwarded\x12*\n" +
+	"\acarried\x18\f \x01(\v2\x10.orb8.v1.CounterR\acarried\"x\n" +
 	"\x04Cost\x12\x1f\n" +
 	"\vcpu_seconds\x18\x01 \x01(\x01R\n" +
 	"cpuSeconds\x12%\n" +
@@ -2568,7 +2721,7 @@ func file_orb8_v1_observer_proto_rawDescGZIP() []byte {
 }
 
 var file_orb8_v1_observer_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_orb8_v1_observer_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_orb8_v1_observer_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_orb8_v1_observer_proto_goTypes = []any{
 	(Sort)(0),               // 0: orb8.v1.Sort
 	(EventKind)(0),          // 1: orb8.v1.EventKind
@@ -2593,10 +2746,11 @@ var file_orb8_v1_observer_proto_goTypes = []any{
 	(*Summary)(nil),         // 20: orb8.v1.Summary
 	(*Gap)(nil),             // 21: orb8.v1.Gap
 	(*NodeStatus)(nil),      // 22: orb8.v1.NodeStatus
-	(*InterfaceStatus)(nil), // 23: orb8.v1.InterfaceStatus
-	(*Audit)(nil),           // 24: orb8.v1.Audit
-	(*Cost)(nil),            // 25: orb8.v1.Cost
-	nil,                     // 26: orb8.v1.End.LabelsEntry
+	(*NamespaceStatus)(nil), // 23: orb8.v1.NamespaceStatus
+	(*InterfaceStatus)(nil), // 24: orb8.v1.InterfaceStatus
+	(*Audit)(nil),           // 25: orb8.v1.Audit
+	(*Cost)(nil),            // 26: orb8.v1.Cost
+	nil,                     // 27: orb8.v1.End.LabelsEntry
 }
 var file_orb8_v1_observer_proto_depIdxs = []int32{
 	3,  // 0: orb8.v1.FlowsRequest.include:type_name -> orb8.v1.Filter
@@ -2626,7 +2780,7 @@ var file_orb8_v1_observer_proto_depIdxs = []int32{
 	15, // 24: orb8.v1.FlowRecord.translated_remote:type_name -> orb8.v1.End
 	18, // 25: orb8.v1.FlowRecord.loss:type_name -> orb8.v1.Loss
 	16, // 26: orb8.v1.End.workload:type_name -> orb8.v1.Workload
-	26, // 27: orb8.v1.End.labels:type_name -> orb8.v1.End.LabelsEntry
+	27, // 27: orb8.v1.End.labels:type_name -> orb8.v1.End.LabelsEntry
 	13, // 28: orb8.v1.Summary.matched:type_name -> orb8.v1.Traffic
 	13, // 29: orb8.v1.Summary.remainder:type_name -> orb8.v1.Traffic
 	13, // 30: orb8.v1.Summary.overflow:type_name -> orb8.v1.Traffic
@@ -2634,31 +2788,34 @@ var file_orb8_v1_observer_proto_depIdxs = []int32{
 	19, // 32: orb8.v1.Summary.nodes:type_name -> orb8.v1.NodeState
 	21, // 33: orb8.v1.Summary.gaps:type_name -> orb8.v1.Gap
 	18, // 34: orb8.v1.Summary.losses:type_name -> orb8.v1.Loss
-	23, // 35: orb8.v1.NodeStatus.interfaces:type_name -> orb8.v1.InterfaceStatus
+	24, // 35: orb8.v1.NodeStatus.interfaces:type_name -> orb8.v1.InterfaceStatus
 	18, // 36: orb8.v1.NodeStatus.losses:type_name -> orb8.v1.Loss
-	25, // 37: orb8.v1.NodeStatus.cost:type_name -> orb8.v1.Cost
-	12, // 38: orb8.v1.InterfaceStatus.tap:type_name -> orb8.v1.Tap
-	24, // 39: orb8.v1.InterfaceStatus.ingress:type_name -> orb8.v1.Audit
-	24, // 40: orb8.v1.InterfaceStatus.egress:type_name -> orb8.v1.Audit
-	17, // 41: orb8.v1.Audit.flows:type_name -> orb8.v1.Counter
-	17, // 42: orb8.v1.Audit.remainder:type_name -> orb8.v1.Counter
-	17, // 43: orb8.v1.Audit.overflow:type_name -> orb8.v1.Counter
-	17, // 44: orb8.v1.Audit.not_ip:type_name -> orb8.v1.Counter
-	17, // 45: orb8.v1.Audit.malformed:type_name -> orb8.v1.Counter
-	17, // 46: orb8.v1.Audit.counted:type_name -> orb8.v1.Counter
-	17, // 47: orb8.v1.Audit.segmentation:type_name -> orb8.v1.Counter
-	17, // 48: orb8.v1.Audit.interface:type_name -> orb8.v1.Counter
-	4,  // 49: orb8.v1.Observer.Flows:input_type -> orb8.v1.FlowsRequest
-	6,  // 50: orb8.v1.Observer.Events:input_type -> orb8.v1.EventsRequest
-	9,  // 51: orb8.v1.Observer.Status:input_type -> orb8.v1.StatusRequest
-	5,  // 52: orb8.v1.Observer.Flows:output_type -> orb8.v1.FlowsResponse
-	7,  // 53: orb8.v1.Observer.Events:output_type -> orb8.v1.EventsResponse
-	10, // 54: orb8.v1.Observer.Status:output_type -> orb8.v1.StatusResponse
-	52, // [52:55] is the sub-list for method output_type
-	49, // [49:52] is the sub-list for method input_type
-	49, // [49:49] is the sub-list for extension type_name
-	49, // [49:49] is the sub-list for extension extendee
-	0,  // [0:49] is the sub-list for field type_name
+	26, // 37: orb8.v1.NodeStatus.cost:type_name -> orb8.v1.Cost
+	23, // 38: orb8.v1.NodeStatus.namespaces:type_name -> orb8.v1.NamespaceStatus
+	12, // 39: orb8.v1.InterfaceStatus.tap:type_name -> orb8.v1.Tap
+	25, // 40: orb8.v1.InterfaceStatus.ingress:type_name -> orb8.v1.Audit
+	25, // 41: orb8.v1.InterfaceStatus.egress:type_name -> orb8.v1.Audit
+	17, // 42: orb8.v1.Audit.flows:type_name -> orb8.v1.Counter
+	17, // 43: orb8.v1.Audit.remainder:type_name -> orb8.v1.Counter
+	17, // 44: orb8.v1.Audit.overflow:type_name -> orb8.v1.Counter
+	17, // 45: orb8.v1.Audit.not_ip:type_name -> orb8.v1.Counter
+	17, // 46: orb8.v1.Audit.malformed:type_name -> orb8.v1.Counter
+	17, // 47: orb8.v1.Audit.counted:type_name -> orb8.v1.Counter
+	17, // 48: orb8.v1.Audit.segmentation:type_name -> orb8.v1.Counter
+	17, // 49: orb8.v1.Audit.interface:type_name -> orb8.v1.Counter
+	17, // 50: orb8.v1.Audit.forwarded:type_name -> orb8.v1.Counter
+	17, // 51: orb8.v1.Audit.carried:type_name -> orb8.v1.Counter
+	4,  // 52: orb8.v1.Observer.Flows:input_type -> orb8.v1.FlowsRequest
+	6,  // 53: orb8.v1.Observer.Events:input_type -> orb8.v1.EventsRequest
+	9,  // 54: orb8.v1.Observer.Status:input_type -> orb8.v1.StatusRequest
+	5,  // 55: orb8.v1.Observer.Flows:output_type -> orb8.v1.FlowsResponse
+	7,  // 56: orb8.v1.Observer.Events:output_type -> orb8.v1.EventsResponse
+	10, // 57: orb8.v1.Observer.Status:output_type -> orb8.v1.StatusResponse
+	55, // [55:58] is the sub-list for method output_type
+	52, // [52:55] is the sub-list for method input_type
+	52, // [52:52] is the sub-list for extension type_name
+	52, // [52:52] is the sub-list for extension extendee
+	0,  // [0:52] is the sub-list for field type_name
 }
 
 func init() { file_orb8_v1_observer_proto_init() }
@@ -2683,7 +2840,7 @@ func file_orb8_v1_observer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_orb8_v1_observer_proto_rawDesc), len(file_orb8_v1_observer_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   24,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

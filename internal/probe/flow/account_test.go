@@ -78,10 +78,10 @@ func TestTableFull(t *testing.T) {
 // without an interface.
 func TestRestFull(t *testing.T) {
 	k := newKernel(t, 10)
-	limit := k.tap.rest.MaxEntries()
+	limit := k.tap.kernel.rest.MaxEntries()
 	none := make([]kernelRestValue, possibleCPUs(t))
 	for i := range limit {
-		if err := k.tap.rest.Put(kernelRestKey{Ifindex: 1000 + i, Class: classNotIP}, none); err != nil {
+		if err := k.tap.kernel.rest.Put(kernelRestKey{Ifindex: 1000 + i, Class: classNotIP}, none); err != nil {
 			t.Fatal(err)
 		}
 	}

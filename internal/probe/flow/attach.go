@@ -3,66 +3,73 @@
 package flow
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
 	"time"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/orb8/orb8/internal/event"
+	"github.com/orb8/orb8/internal/netns"
 )
 
 // port is one interface that the tap is on, was on, or could not get on.
 type port struct {
 	event.Interface
+	space *space
 	// One for each direction.
-	links []io.Closer
+	links []attachment
 	// What the device counted since attaching lies between the two.
 	low, high baseline
 	gone      time.Time
 	unread    bool // gone before its last counters were read
+	slot      bool // it has a place in flow_slots
+	moves     int  // how often it was put first again
+	removed   int  // how often another took it off
 }
 
-// Sync makes what is attached match the interfaces that exist. It returns an
-// error only when the interfaces cannot be listed; one that cannot be tapped
-// is reported by Interfaces, and the rest goes on.
-func (t *Tap) Sync() error {
+// attachment is one program on one interface.
+type attachment interface {
+	io.Closer
+	// state tells whether it is still there, and what runs before it.
+	state() (attached bool, before string)
+}
+
+// syncInside makes the tap match the interfaces of the namespace that the
+// thread is in.
+func (t *Tap) syncInside(s *space) error {
 	links, err := netlink.LinkList()
 	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
 		return fmt.Errorf("list interfaces: %w", err)
+	}
+	if err := t.survey(s, links); err != nil {
+		return err
 	}
 	masters := make(map[int]netlink.Link, len(links))
 	for _, l := range links {
 		masters[l.Attrs().Index] = l
 	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.closed {
-		return errClosed
-	}
 	// Why an interface is not tapped; "" where it is.
 	why := make(map[uint32]string, len(links))
 	for _, l := range links {
 		index := uint32(l.Attrs().Index)
-		if why[index] = untapped(l, masters); why[index] != "" {
+		if why[index] = t.untapped(l, masters); why[index] != "" {
 			continue
 		}
-		p := t.ports[index]
+		p := s.ports[index]
 		if p != nil && p.gone.IsZero() {
 			t.renamed(p, l.Attrs().Name)
-			if p.How != "" && p.attached() {
+			if p.How != "" && t.recheck(p) {
 				continue
 			}
-			p.release()
+			t.locked(p.release)
 		}
-		t.attach(l)
+		t.attach(s, l)
 	}
-	for index, p := range t.ports {
+	for index, p := range s.ports {
 		reason, exists := why[index]
 		if !exists {
 			reason = gone
@@ -71,22 +78,31 @@ func (t *Tap) Sync() error {
 			t.detach(p)
 		}
 		if reason != "" {
-			p.Problem, p.Left = reason, true
+			t.locked(func() { p.Problem, p.Left = reason, true })
 		}
 	}
 	return nil
+}
+
+func (t *Tap) locked(do func()) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	do()
 }
 
 // gone is the reason for not tapping an interface that does not exist.
 const gone = "gone"
 
 // untapped: loopback is counted only on request; a member of a bridge, bond or
-// team is not a place where this namespace sends or receives, a member of a
-// VRF is.
-func untapped(l netlink.Link, masters map[int]netlink.Link) string {
+// team is not a place where this namespace sends or receives. A member of a VRF
+// is, and the VRF is not: what comes in passes by its member only.
+func (t *Tap) untapped(l netlink.Link, masters map[int]netlink.Link) string {
 	a := l.Attrs()
-	if a.RawFlags&unix.IFF_LOOPBACK != 0 {
+	if a.RawFlags&unix.IFF_LOOPBACK != 0 && !t.cfg.Loopback {
 		return "loopback"
+	}
+	if l.Type() == "vrf" {
+		return "a VRF; its members are tapped"
 	}
 	if a.MasterIndex == 0 {
 		return ""
@@ -104,52 +120,54 @@ func untapped(l netlink.Link, masters map[int]netlink.Link) string {
 func (t *Tap) renamed(p *port, name string) {
 	if p.Name != name {
 		t.log.Info("interface renamed", "from", p.Name, "to", name)
-		p.Name = name
+		t.locked(func() { p.Name = name })
 	}
 }
 
 // attach taps one interface in both directions or not at all.
-func (t *Tap) attach(l netlink.Link) {
+func (t *Tap) attach(s *space, l netlink.Link) {
 	a := l.Attrs()
-	p := &port{Interface: event.Interface{
-		Iface: event.Iface{Netns: t.netns, Index: uint32(a.Index)},
+	p := &port{space: s, Interface: event.Interface{
+		Iface: event.Iface{Netns: s.Netns, Index: uint32(a.Index)},
 		Name:  a.Name,
 	}}
-	old := t.ports[p.Iface.Index]
+	old := s.ports[p.Iface.Index]
 	if old != nil {
 		// Left a bridge, say: the account goes on.
-		p.low, p.high = old.low, old.high
+		p.low, p.high, p.slot, p.moves, p.removed = old.low, old.high, old.slot, old.moves, old.removed
+		p.Note = old.Note
 	}
-	t.ports[p.Iface.Index] = p
-	err := t.attachBoth(p, a.EncapType)
+	err := t.attachBoth(s, p, a.EncapType)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s.ports[p.Iface.Index] = p
 	switch {
 	case err == nil:
-		t.log.Info("Attached flow probe", "interface", p.Name, "by", p.How)
+		t.log.Info("Attached flow probe", "interface", p.Name, "netns", s.Netns, "by", p.How)
 	case errors.Is(err, unix.ENODEV), errors.As(err, &netlink.LinkNotFoundError{}):
 		// Gone between listing and attaching.
-		delete(t.ports, p.Iface.Index)
+		delete(s.ports, p.Iface.Index)
 	default:
 		p.Problem = err.Error()
 		if old == nil || old.Problem != p.Problem {
-			t.log.Warn("Not attached: flow probe", "interface", p.Name, "error", err)
+			t.log.Warn("Not attached: flow probe", "interface", p.Name, "netns", s.Netns, "error", err)
 		}
 	}
 }
 
-func (t *Tap) attachBoth(p *port, encap string) error {
-	header, err := linkHeader(encap)
-	if err != nil {
-		return err
-	}
-	prog, err := t.program(header)
+func (t *Tap) attachBoth(s *space, p *port, encap string) error {
+	prog, err := t.program(s, p.Iface.Index, linkHeader(encap))
 	if err != nil {
 		return explain(err)
+	}
+	if s.own && !p.slot {
+		p.slot = t.takeSlot(p.Iface.Index)
 	}
 	before, err := readDevice(p.Iface.Index)
 	if err != nil {
 		return err
 	}
-	if err := t.attachPrograms(p, &prog.objs); err != nil {
+	if err := t.attachPrograms(p, prog); err != nil {
 		p.release()
 		return explain(err)
 	}
@@ -164,55 +182,60 @@ func (t *Tap) attachBoth(p *port, encap string) error {
 	return nil
 }
 
-func (t *Tap) attachPrograms(p *port, progs *kernelPrograms) error {
+// program returns the instance for an interface. Only the own namespace
+// forwards: there the packets of others pass through. Nothing passes through
+// loopback.
+func (t *Tap) program(s *space, index, header uint32) (*instance, error) {
+	c := constants{netns: s.Netns, linkHeader: header, forwards: s.own && index != loopback}
+	if p, ok := s.programs[c]; ok {
+		return p, nil
+	}
+	p, err := t.kernel.instance(c)
+	if err != nil {
+		return nil, err
+	}
+	s.programs[c] = p
+	return p, nil
+}
+
+func (t *Tap) attachPrograms(p *port, progs *instance) error {
 	if t.cfg.Attach != AttachClsact && !t.refused {
 		err := attachTCX(p, progs)
-		if err == nil || t.cfg.Attach == AttachTCX || !errors.Is(err, ebpf.ErrNotSupported) {
+		if err == nil || t.cfg.Attach == AttachTCX {
+			return err
+		}
+		p.release()
+		if !errors.Is(err, ebpf.ErrNotSupported) {
 			return err
 		}
 		t.refused = true
-		t.log.Info("this kernel has no TCX (6.6 has it), using clsact")
+		t.log.Info("this kernel has no TCX (6.6 has), attaching by clsact")
 	}
 	return t.attachClsact(p, progs)
 }
 
-func attachTCX(p *port, progs *kernelPrograms) error {
-	for _, d := range []struct {
-		prog *ebpf.Program
-		at   ebpf.AttachType
-	}{{progs.FlowIngress, ebpf.AttachTCXIngress}, {progs.FlowEgress, ebpf.AttachTCXEgress}} {
-		l, err := link.AttachTCX(link.TCXOptions{
-			Interface: int(p.Iface.Index),
-			Program:   d.prog,
-			Attach:    d.at,
-			Anchor:    link.Head(),
-		})
-		if err != nil {
-			return err
-		}
-		p.links = append(p.links, tcxLink{l})
-	}
-	p.How = string(AttachTCX)
-	return nil
-}
-
 // linkHeader is the length of what stands before the IP header, by device type.
-func linkHeader(encap string) (uint32, error) {
+// Where it varies, or is not known, packets are read from the network header on.
+func linkHeader(encap string) uint32 {
 	switch encap {
-	case "ether":
-		return etherHeader, nil
-	case "none", "rawip", "ipip", "tunnel", "tunnel6", "sit", "gre", "gre6", "ppp":
-		return 0, nil
+	case "ether", "loopback":
+		return etherHeader
+	case "none", "rawip", "ppp": // tun, WireGuard
+		return 0
+	case "infiniband": // IPoIB: the kernel puts 20 bytes before the header of four
+		return 24
 	}
-	return 0, fmt.Errorf("device type %q is not known to the tap", encap)
+	return unknownHeader
 }
 
 // detach ends the tap on one interface and keeps its account, which is read up
 // to this moment where the interface is still there.
 func (t *Tap) detach(p *port) {
 	before, err1 := readDevices()
-	p.release()
+	t.locked(p.release)
 	after, err2 := readDevices()
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	if c, ok := before[p.Iface.Index]; ok && err1 == nil {
 		p.low.read(c)
 	}
@@ -222,18 +245,7 @@ func (t *Tap) detach(p *port) {
 		p.unread = true
 	}
 	p.gone = time.Now()
-	t.log.Info("Detached flow probe", "interface", p.Name)
-}
-
-// attached tells whether all that was attached still is. Another process may
-// remove a filter, and an index may come back as another interface.
-func (p *port) attached() bool {
-	for _, c := range p.links {
-		if a, ok := c.(interface{ attached() bool }); ok && !a.attached() {
-			return false
-		}
-	}
-	return true
+	t.log.Info("Detached flow probe", "interface", p.Name, "netns", p.Iface.Netns)
 }
 
 func (p *port) release() {
@@ -244,29 +256,29 @@ func (p *port) release() {
 	p.links, p.How = nil, ""
 }
 
-// tcxLink is a link that tells whether its interface is still there.
-type tcxLink struct{ link.Link }
-
-func (l tcxLink) attached() bool {
-	info, err := l.Info()
-	if err != nil || info.TCX() == nil {
-		return true // not told; nothing says that it is gone
+// abandon is release where the interface cannot be reached any more.
+func (p *port) abandon() {
+	for _, c := range p.links {
+		if l, ok := c.(tcxLink); ok {
+			_ = l.Close()
+		}
 	}
-	return info.TCX().Ifindex != 0
+	p.links = nil
+	p.release()
 }
 
 func (t *Tap) detachAll() error {
+	t.attaching.Lock()
+	defer t.attaching.Unlock()
 	t.mu.Lock()
-	defer t.mu.Unlock()
 	t.closed = true
+	spaces := t.spaces
+	t.spaces, t.left, t.queue = map[uint32]*space{}, nil, nil
+	t.mu.Unlock()
 	var err error
-	for _, p := range t.ports {
-		for _, c := range p.links {
-			err = errors.Join(err, c.Close())
-		}
-		p.links = nil
+	for _, s := range spaces {
+		err = errors.Join(err, t.detachSpace(s))
 	}
-	t.ports = map[uint32]*port{}
 	if t.owner != nil {
 		err = errors.Join(err, t.owner.Close())
 		t.owner = nil
@@ -274,96 +286,27 @@ func (t *Tap) detachAll() error {
 	return err
 }
 
-// Follow keeps the tap on the interfaces as they come and go, until ctx ends.
-func (t *Tap) Follow(ctx context.Context) error {
-	for {
-		if err := t.follow(ctx); err != nil || ctx.Err() != nil {
-			return err
-		}
-		// The subscription broke, as when its buffer overflowed.
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(time.Second):
-		}
-		if err := t.Sync(); err != nil {
-			t.log.Warn("interfaces not followed", "error", err)
-		}
-	}
-}
-
-// follow is one subscription, until it breaks or ctx ends.
-func (t *Tap) follow(ctx context.Context) error {
-	updates := make(chan netlink.LinkUpdate, 64)
-	failed := make(chan error, 1)
-	err := netlink.LinkSubscribeWithOptions(updates, ctx.Done(), netlink.LinkSubscribeOptions{
-		ErrorCallback: func(err error) {
-			select {
-			case failed <- err:
-			default:
+// detachSpace leaves one namespace. TCX links end from anywhere; a clsact filter
+// is removed where it is.
+func (t *Tap) detachSpace(s *space) (err error) {
+	outside := func() error {
+		var err error
+		for _, p := range s.ports {
+			for _, c := range p.links {
+				err = errors.Join(err, c.Close())
 			}
-		},
-	})
-	if err != nil {
-		return fmt.Errorf("follow interfaces: %w", err)
-	}
-	// What the kernel could not tell is found by looking.
-	sweep := time.NewTicker(30 * time.Second)
-	defer sweep.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case u, open := <-updates:
-			if !open {
-				select {
-				case err := <-failed:
-					t.log.Warn("lost track of interfaces, looking again", "error", err)
-				default:
-				}
-				return nil
-			}
-			t.lastWords(&u)
-			t.drain(updates)
-		case <-sweep.C:
+			p.links = nil
 		}
-		if err := t.Sync(); err != nil {
-			t.log.Warn("interfaces not followed", "error", err)
-		}
+		return err
 	}
-}
-
-// drain takes what else has arrived: one look at the interfaces answers all.
-func (t *Tap) drain(updates <-chan netlink.LinkUpdate) {
-	for {
-		select {
-		case u, open := <-updates:
-			if !open {
-				return
-			}
-			t.lastWords(&u)
-		default:
-			return
-		}
+	if t.owner == nil {
+		err = outside()
+	} else if err = t.enter(s, outside); errors.Is(err, netns.ErrGone) {
+		err = nil // and its filters with it
 	}
-}
-
-// lastWords reads the counters that an interface takes leave with: it cannot
-// be asked any more.
-func (t *Tap) lastWords(u *netlink.LinkUpdate) {
-	if u.Header.Type != unix.RTM_DELLINK || u.IfInfomsg.Family != unix.AF_UNSPEC || u.Link == nil || u.Attrs().Statistics == nil {
-		return
+	for c, p := range s.programs {
+		err = errors.Join(err, p.Close())
+		delete(s.programs, c)
 	}
-	st := u.Attrs().Statistics
-	c := deviceCounters{
-		rx: event.Counter{Packets: st.RxPackets, Bytes: st.RxBytes},
-		tx: event.Counter{Packets: st.TxPackets, Bytes: st.TxBytes},
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if p := t.ports[uint32(u.Attrs().Index)]; p != nil && (p.How != "" || p.unread) {
-		p.unread = false
-		p.low.read(c)
-		p.high.read(c)
-	}
+	return err
 }

@@ -25,7 +25,7 @@ func Cleanup(stateDir string) ([]string, error) {
 	if stateDir == "" {
 		stateDir = DefaultStateDir
 	}
-	netns, err := ownNetns()
+	netns, err := threadNetns()
 	if err != nil {
 		return nil, err
 	}
@@ -176,4 +176,13 @@ func (d *deadTokens) forget(netns uint32) error {
 		}
 	}
 	return err
+}
+
+func threadNetns() (uint32, error) {
+	f, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		return 0, fmt.Errorf("own network namespace: %w", err)
+	}
+	defer f.Close()
+	return inode(f)
 }

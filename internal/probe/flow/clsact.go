@@ -7,10 +7,9 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
-	"slices"
+	"strings"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -70,7 +69,7 @@ func (o *clsactOwner) Close() error {
 	return errors.Join(os.Remove(o.file.Name()), o.file.Close())
 }
 
-func (t *Tap) attachClsact(p *port, progs *kernelPrograms) error {
+func (t *Tap) attachClsact(p *port, progs *instance) error {
 	if t.owner == nil {
 		owner, err := newClsactOwner(t.cfg.StateDir)
 		if err != nil {
@@ -85,33 +84,24 @@ func (t *Tap) attachClsact(p *port, progs *kernelPrograms) error {
 	if made {
 		p.links = append(p.links, clsactQdisc(int(p.Iface.Index)))
 	}
-	for _, d := range []struct {
-		fd     int
-		parent uint32
-	}{
-		{progs.FlowIngress.FD(), netlink.HANDLE_MIN_INGRESS},
-		{progs.FlowEgress.FD(), netlink.HANDLE_MIN_EGRESS},
-	} {
+	for _, h := range hooks(p, progs) {
 		f := &netlink.BpfFilter{
 			FilterAttrs: netlink.FilterAttrs{
 				LinkIndex: int(p.Iface.Index),
-				Parent:    d.parent,
+				Parent:    h.clsact,
 				Handle:    filterHandle,
 				Protocol:  unix.ETH_P_ALL,
 				Priority:  filterPriority,
 			},
-			Fd:           d.fd,
+			Fd:           h.program.FD(),
 			Name:         filterPrefix + t.owner.token,
 			DirectAction: true,
 		}
 		if err := addFilter(f); err != nil {
 			return fmt.Errorf("clsact filter: %w", err)
 		}
-		if f.Priority != filterPriority {
-			t.log.Warn("another filter runs before the flow probe and may hide packets from it", "interface", p.Name)
-		}
 		// Filters go before the qdisc.
-		p.links = append([]io.Closer{clsactFilter{f}}, p.links...)
+		p.links = append([]attachment{clsactFilter{f}}, p.links...)
 	}
 	p.How = string(AttachClsact)
 	return nil
@@ -192,20 +182,34 @@ type clsactFilter struct{ *netlink.BpfFilter }
 
 func (f clsactFilter) Close() error { return unlessGone(netlink.FilterDel(f.BpfFilter)) }
 
-// attached looks for the filter where it was put.
-func (f clsactFilter) attached() bool {
+// state looks for the filter where it was put, among those that run before.
+func (f clsactFilter) state() (attached bool, before string) {
 	at := &netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: f.LinkIndex}}
 	filters, err := netlink.FilterList(at, f.Parent)
 	if err != nil {
-		return unlessGone(err) != nil
+		return unlessGone(err) != nil, ""
 	}
-	return slices.ContainsFunc(filters, func(other netlink.Filter) bool {
+	for _, other := range filters {
+		a := other.Attrs()
 		b, ok := other.(*netlink.BpfFilter)
-		return ok && b.Name == f.Name
-	})
+		ours := ok && strings.HasPrefix(b.Name, filterPrefix)
+		if ok && b.Name == f.Name {
+			return true, before
+		}
+		if !ours && before == "" {
+			before = fmt.Sprintf("%s filter of priority %d", other.Type(), a.Priority)
+			if ok && b.Name != "" {
+				before = b.Name
+			}
+		}
+	}
+	return false, ""
 }
 
 type clsactQdisc int
+
+// state: its filters tell whether it is there.
+func (q clsactQdisc) state() (attached bool, before string) { return true, "" }
 
 // Close removes the qdisc unless somebody else's filter is on it by now.
 func (q clsactQdisc) Close() error {

@@ -19,7 +19,7 @@ import (
 func TestConservation(t *testing.T) {
 	bothWays(t, func(t *testing.T, how Attach) {
 		p := NewPair(t)
-		a, b := tapQuiet(t, &p.A, Config{Attach: how}), tapQuiet(t, &p.B, Config{Attach: how})
+		a, b := tapQuiet(t, &p.A, fromOutside(p.A.Netns, Config{Attach: how})), tapQuiet(t, &p.B, fromOutside(p.B.Netns, Config{Attach: how}))
 		stopA, stopB := a.every(100*time.Millisecond), b.every(100*time.Millisecond)
 		for _, v6 := range []bool{false, true} {
 			mixedTraffic(t, p, v6)
@@ -94,7 +94,7 @@ func TestConservationWhenTheTableIsFull(t *testing.T) {
 		const flows, room = 50_000, 1000
 		p := NewPair(t)
 		cfg := Config{Attach: how, TableEntries: room}
-		a, b := tapQuiet(t, &p.A, cfg), tapQuiet(t, &p.B, cfg)
+		a, b := tapQuiet(t, &p.A, fromOutside(p.A.Netns, cfg)), tapQuiet(t, &p.B, fromOutside(p.B.Netns, cfg))
 		stopA, stopB := a.every(100*time.Millisecond), b.every(100*time.Millisecond)
 		w := p.A.Frames()
 		var sent event.Counter
@@ -133,7 +133,7 @@ func TestConservationOfOddFrames(t *testing.T) {
 		for _, e := range []*End{&p.A, &p.B} {
 			e.SetMTU(9000)
 		}
-		a, b := tapQuiet(t, &p.A, Config{Attach: how}), tapQuiet(t, &p.B, Config{Attach: how})
+		a, b := tapQuiet(t, &p.A, fromOutside(p.A.Netns, Config{Attach: how})), tapQuiet(t, &p.B, fromOutside(p.B.Netns, Config{Attach: how}))
 		w := p.A.ScatteredFrames()
 		var sent event.Counter
 		for _, f := range oddFrames() {
@@ -191,7 +191,7 @@ func oddFrames() [][]byte {
 func TestTagsAreWireBytes(t *testing.T) {
 	bothWays(t, func(t *testing.T, how Attach) {
 		p := NewPair(t)
-		a, b := tapQuiet(t, &p.A, Config{Attach: how}), tapQuiet(t, &p.B, Config{Attach: how})
+		a, b := tapQuiet(t, &p.A, fromOutside(p.A.Netns, Config{Attach: how})), tapQuiet(t, &p.B, fromOutside(p.B.Netns, Config{Attach: how}))
 		w := p.A.Frames()
 		f := Packet(Ether{}, VLAN{ID: 5}, v4, udp, Zeros(100))
 		for range 10 {
@@ -213,7 +213,7 @@ func TestTagsAreWireBytes(t *testing.T) {
 func TestConservationOfFragments(t *testing.T) {
 	bothWays(t, func(t *testing.T, how Attach) {
 		p := NewPair(t)
-		a, b := tapQuiet(t, &p.A, Config{Attach: how}), tapQuiet(t, &p.B, Config{Attach: how})
+		a, b := tapQuiet(t, &p.A, fromOutside(p.A.Netns, Config{Attach: how})), tapQuiet(t, &p.B, fromOutside(p.B.Netns, Config{Attach: how}))
 		for _, v6 := range []bool{false, true} {
 			s := p.A.UDP(v6)
 			if _, err := s.WriteToUDPAddrPort(make([]byte, 5000), p.B.DrainUDP(v6)); err != nil {

@@ -26,6 +26,12 @@ const (
 // readDevices asks for the counters of all interfaces of the calling thread's
 // namespace, and for nothing else: a full link dump costs ten times as much.
 func readDevices() (map[uint32]deviceCounters, error) {
+	return dumpStats(func(r *nl.NetlinkRequest) ([][]byte, error) {
+		return r.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWSTATS)
+	})
+}
+
+func dumpStats(execute func(*nl.NetlinkRequest) ([][]byte, error)) (map[uint32]deviceCounters, error) {
 	var replies [][]byte
 	var err error
 	// A dump is interrupted when an interface comes or goes meanwhile: then one
@@ -35,7 +41,7 @@ func readDevices() (map[uint32]deviceCounters, error) {
 		msg := make([]byte, sizeofIfStats)
 		binary.NativeEndian.PutUint32(msg[8:], 1<<(linkStats64-1))
 		req.AddRawData(msg)
-		if replies, err = req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWSTATS); !errors.Is(err, netlink.ErrDumpInterrupted) {
+		if replies, err = execute(req); !errors.Is(err, netlink.ErrDumpInterrupted) {
 			break
 		}
 	}
@@ -70,55 +76,159 @@ func parseStats(b []byte) (index uint32, c deviceCounters, ok bool) {
 		return 0, c, false
 	}
 	index = binary.NativeEndian.Uint32(b[4:])
-	for b = b[sizeofIfStats:]; len(b) >= unix.SizeofRtAttr; {
-		size := int(binary.NativeEndian.Uint16(b))
-		if size < unix.SizeofRtAttr || size > len(b) {
+	value, found := attribute(b[sizeofIfStats:], linkStats64)
+	if !found || len(value) < minLinkStats64 {
+		return 0, c, false
+	}
+	return index, parseStats64(value), true
+}
+
+// parseStats64 reads struct rtnl_link_stats64, as far as it is used.
+func parseStats64(b []byte) (c deviceCounters) {
+	u := func(i int) uint64 { return binary.NativeEndian.Uint64(b[8*i:]) }
+	c.rx = event.Counter{Packets: u(0), Bytes: u(2)}
+	c.tx = event.Counter{Packets: u(1), Bytes: u(3)}
+	return c
+}
+
+// linkCounters reads the counters in an RTM_NEWLINK or RTM_DELLINK body.
+func linkCounters(body []byte) *deviceCounters {
+	if len(body) < unix.SizeofIfInfomsg {
+		return nil
+	}
+	value, found := attribute(body[unix.SizeofIfInfomsg:], unix.IFLA_STATS64)
+	if !found || len(value) < minLinkStats64 {
+		return nil
+	}
+	c := parseStats64(value)
+	return &c
+}
+
+// counterReader asks interfaces of any namespace, by one socket of the own.
+type counterReader struct {
+	fd  int
+	own map[int]*nl.SocketHandle
+	seq uint32
+	buf []byte
+}
+
+// newCounterReader is for a thread in the own namespace.
+func newCounterReader() (*counterReader, error) {
+	s, err := nl.GetNetlinkSocketAt(-1, -1, unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("read interface counters: %w", err)
+	}
+	r := &counterReader{own: map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: {Socket: s}}, buf: make([]byte, 32<<10)}
+	r.fd, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
+	if err != nil {
+		s.Close()
+		return nil, fmt.Errorf("read interface counters: %w", err)
+	}
+	// An answer that does not come is not waited for.
+	_ = unix.SetsockoptTimeval(r.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 1})
+	return r, nil
+}
+
+func (r *counterReader) Close() {
+	_ = unix.Close(r.fd)
+	for _, s := range r.own {
+		s.Close()
+	}
+}
+
+// askAtOnce is how many answers surely find room in the socket's buffer.
+const askAtOnce = 24
+
+// read returns the counters of ports, nil for one that is not to be had.
+func (r *counterReader) read(ports []*port) []*deviceCounters {
+	out := make([]*deviceCounters, len(ports))
+	var others []int
+	own := map[uint32]int{}
+	for i, p := range ports {
+		switch {
+		case p.space.own:
+			own[p.Iface.Index] = i
+		case p.space.nsid != unknownNsid:
+			others = append(others, i)
+		}
+	}
+	if len(own) > 0 {
+		devices, _ := dumpStats(func(req *nl.NetlinkRequest) ([][]byte, error) {
+			req.Sockets = r.own
+			return req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWSTATS)
+		})
+		for index, c := range devices {
+			if i, ok := own[index]; ok {
+				out[i] = &c
+			}
+		}
+	}
+	for len(others) > 0 {
+		n := min(len(others), askAtOnce)
+		r.ask(ports, others[:n], out)
+		others = others[n:]
+	}
+	return out
+}
+
+// skipStats leaves out what IPv6 counts (RTEXT_FILTER_SKIP_STATS).
+const skipStats = 1 << 3
+
+// ask puts several questions into one message.
+func (r *counterReader) ask(ports []*port, which []int, out []*deviceCounters) {
+	first := r.seq + 1
+	var b []byte
+	u32 := func(v uint32) { b = binary.NativeEndian.AppendUint32(b, v) }
+	u16 := func(v uint16) { b = binary.NativeEndian.AppendUint16(b, v) }
+	for _, i := range which {
+		r.seq++
+		const size = unix.SizeofNlMsghdr + unix.SizeofIfInfomsg + 16
+		u32(size)
+		u16(unix.RTM_GETLINK)
+		u16(unix.NLM_F_REQUEST)
+		u32(r.seq)
+		u32(0)
+		u32(unix.AF_UNSPEC)
+		u32(ports[i].Iface.Index)
+		u32(0)
+		u32(0)
+		u16(8)
+		u16(unix.IFLA_TARGET_NETNSID)
+		u32(uint32(ports[i].space.nsid))
+		u16(8)
+		u16(unix.IFLA_EXT_MASK)
+		u32(skipStats)
+	}
+	if err := unix.Sendto(r.fd, b, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return
+	}
+	for answered := 0; answered < len(which); {
+		n, _, err := unix.Recvfrom(r.fd, r.buf, 0)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return
+		}
+		answered += r.answer(r.buf[:n], first, which, out)
+	}
+}
+
+// answer takes in one datagram and tells how many questions it answers.
+func (r *counterReader) answer(b []byte, first uint32, which []int, out []*deviceCounters) (answered int) {
+	for len(b) >= unix.SizeofNlMsghdr {
+		size := int(binary.NativeEndian.Uint32(b))
+		if size < unix.SizeofNlMsghdr || size > len(b) {
 			break
 		}
-		value := b[unix.SizeofRtAttr:size]
-		if binary.NativeEndian.Uint16(b[2:]) == linkStats64 && len(value) >= minLinkStats64 {
-			u := func(i int) uint64 { return binary.NativeEndian.Uint64(value[8*i:]) }
-			c.rx = event.Counter{Packets: u(0), Bytes: u(2)}
-			c.tx = event.Counter{Packets: u(1), Bytes: u(3)}
-			return index, c, true
+		kind, seq := binary.NativeEndian.Uint16(b[4:]), binary.NativeEndian.Uint32(b[8:])
+		if nth := seq - first; nth < uint32(len(which)) { // not late answers to others
+			answered++
+			if kind == unix.RTM_NEWLINK {
+				out[which[nth]] = linkCounters(b[unix.SizeofNlMsghdr:size])
+			}
 		}
-		b = b[min(len(b), (size+3)&^3):] // attributes are aligned to four bytes
+		b = b[min(len(b), (size+3)&^3):]
 	}
-	return 0, c, false
-}
-
-// baseline turns readings of a device's counters into what it counted while
-// the tap was on it.
-type baseline struct {
-	last  deviceCounters // as read
-	from  deviceCounters
-	prior deviceCounters // earlier times on the same interface
-	now   deviceCounters // since attaching, prior included
-}
-
-func (b *baseline) start(reading deviceCounters) {
-	b.from, b.prior, b.last = reading, b.now, reading
-}
-
-func (b *baseline) read(reading deviceCounters) {
-	b.last = reading
-	b.now.rx = since(reading.rx, b.from.rx)
-	b.now.tx = since(reading.tx, b.from.tx)
-	b.now.rx.Add(b.prior.rx)
-	b.now.tx.Add(b.prior.tx)
-}
-
-// add takes over what another interface counted.
-func (b *baseline) add(o deviceCounters) {
-	b.now.rx.Add(o.rx)
-	b.now.tx.Add(o.tx)
-}
-
-// since is what was counted between two readings; a device that was reset
-// starts again at zero.
-func since(now, then event.Counter) event.Counter {
-	if now.Bytes < then.Bytes || now.Packets < then.Packets {
-		return now
-	}
-	return event.Counter{Bytes: now.Bytes - then.Bytes, Packets: now.Packets - then.Packets}
+	return answered
 }

@@ -64,6 +64,26 @@ func (t *Tap) decode(k *kernelFlowKey, v *kernelFlowValue) {
 	d.Cookie, d.Cgroup = v.Cookie, v.Cgroup
 	d.FirstTx = v.FirstEgress != 0
 	d.HasSocket = v.HasHealth != 0
+	d.Place = t.scenes.of(k.Netns).place(&d.Conn, v.Sender, v.Tagged != 0)
+}
+
+// reflect turns what one end of a loopback connection sent into what the other
+// received. Nothing is lost on the way.
+func reflect(d *event.Delta) {
+	c := &d.Conn
+	c.Local, c.Remote = c.Remote, c.Local
+	switch c.Kind {
+	case event.ConnPlain:
+		c.LocalPort, c.RemotePort = c.RemotePort, c.LocalPort
+	case event.ConnEchoOpenedLocal:
+		c.Kind = event.ConnEchoOpenedRemote
+	case event.ConnEchoOpenedRemote:
+		c.Kind = event.ConnEchoOpenedLocal
+	}
+	d.Traffic = d.Traffic.Reversed()
+	d.Segmentation = d.Segmentation.Reversed()
+	d.Health = event.Health{FlagsRx: d.Health.FlagsTx}
+	d.Cookie, d.Cgroup, d.HasSocket, d.FirstTx = 0, 0, false, false
 }
 
 // flags puts the kernel's one byte a flag back into TCP's form: bit i of the

@@ -5,17 +5,31 @@
  * The tap: every packet of a tapped interface is added to the record of its
  * connection, once, in the kernel. No packet is changed, delayed or sent to
  * user space.
+ *
+ * Each namespace has its own instance of flow_ingress and flow_egress, which do
+ * the short way that nearly every packet takes: a plain header, a record that
+ * exists. All else goes on to flow_rare_…, of which there is one for all. So an
+ * instance is small and quick to load, and the verifier sees the long way once.
  */
 #include "../../../bpf/packet.h"
+#include "../../../bpf/size.h"
+#include "../../../bpf/socket.h"
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
 
 #define NEXT (-1) /* TCX_NEXT, and TC_ACT_UNSPEC for clsact: never a verdict */
 
 const volatile __u32 netns = 0; /* inode of the namespace this instance is in */
-const volatile __u32 link_header = ETH_HLEN;
+const volatile __u32 link_header = ETH_HLEN; /* or LINK_UNKNOWN */
+const volatile __u32 forwards = 0; /* packets of others pass through this namespace */
 
 enum direction { INGRESS = 0, EGRESS = 1 };
+
+/* What an instance tells the rare programs, in the packet's scratch space. */
+enum { CB_NETNS = 0, CB_LINK = 1, CB_FORWARDS = 2 };
+
+#define PKT_BROADCAST 1 /* of skb->pkt_type */
+#define PKT_MULTICAST 2
 
 #define SEG_SHIFT 35
 
@@ -49,7 +63,8 @@ struct flow_value {
 	__u8 has_health;
 	__u8 icmp_type; /* of the last error */
 	__u8 icmp_code;
-	__u16 zero;
+	__u8 sender; /* enum sender, of the first packet that was sent */
+	__u8 tagged; /* the first packet had a VLAN tag */
 	struct flow_side tx;
 	__u64 bytes_acked;
 	__u32 srtt_us8; /* microseconds × 8, as the kernel keeps it */
@@ -78,6 +93,15 @@ struct rest_value {
 	__u64 seg_packets;
 };
 
+#define SLOTS 256
+
+/* What passed through one interface, by direction. */
+struct flow_slot {
+	__u32 ifindex; /* 0: free */
+	__u32 zero;
+	struct rest_value forwarded[2];
+};
+
 /* key: connection; value: its epoch. Written by the programs below, read and
  * emptied by user space while it is not active. Bound: ORB8_TABLE_ENTRIES. */
 struct flow_table {
@@ -87,14 +111,24 @@ struct flow_table {
 	__type(value, struct flow_value);
 };
 
-/* key: 0; value: the table that counts now. Only user space writes it, and the
- * write returns when no program is left on the old table. Bound: 1. */
+/* key: 0; value: the table that counts now, or none while detail is shed. Only
+ * user space writes it, and the write returns when no program is left on the
+ * old table. Bound: 1. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
 	__uint(max_entries, 1);
 	__type(key, __u32);
 	__array(values, struct flow_table);
 } flow_active SEC(".maps");
+
+/* key: 0; value: 1 when there is something to read. Set by the programs, cleared
+ * by user space before it reads. Bound: 1. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} flow_moved SEC(".maps");
 
 /* key: interface and reason; value: totals since loading. Written by the
  * programs, deleted by user space when the interface is gone. Bound: 4096. */
@@ -114,102 +148,91 @@ struct {
 	__type(value, struct rest_value);
 } flow_rest_lost SEC(".maps");
 
-struct size {
-	__u64 bytes, packets; /* on the wire */
-	__u64 seg_bytes, seg_packets; /* of it, more than the device saw */
-};
+/* key: ifindex % SLOTS, in the namespace that forwards; value: a cheap place for
+ * what passes through that interface. Given out and cleared by user space; an
+ * interface that has none counts in flow_rest. Bound: SLOTS. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, SLOTS);
+	__type(key, __u32);
+	__type(value, struct flow_slot);
+} flow_slots SEC(".maps");
 
-/*
- * A super-packet stands for segments that each carry the headers again. A tag
- * that the kernel keeps beside the packet is on the wire, too; on the way in
- * that is each outer tag, taken out before the tap runs.
- */
-static __always_inline void measure(struct __sk_buff *skb, __u32 headers, struct size *s)
+/* key: 0; value: a bit for the last 16 bits of each address in flow_addresses,
+ * so that most packets of others are known by one load. Written by user space.
+ * Bound: 1. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64[1024]);
+} flow_address_bits SEC(".maps");
+
+/* key: address of the namespace that forwards; value: nothing. Written and
+ * deleted by user space. Bound: 16384. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16384);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32[4]);
+	__type(value, __u8);
+} flow_addresses SEC(".maps");
+
+/* key: direction; value: flow_rare_…. Written by user space at the start.
+ * Bound: 2. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
+	__uint(max_entries, 2);
+	__type(key, __u32);
+	__type(value, __u32);
+} flow_rare SEC(".maps");
+
+static __always_inline bool maybe_address(const __u32 *address)
 {
-	__u32 gso_size = skb->gso_size;
-	__u32 tag = skb->vlan_present ? 4 : 0;
+	__u32 zero = 0, low = address[3] >> 16; /* the last two bytes, as loaded */
+	__u64 *bits = bpf_map_lookup_elem(&flow_address_bits, &zero);
 
-	s->bytes = skb->len + tag;
-	s->packets = 1;
-	if (!gso_size)
-		return;
-	s->packets = skb->gso_segs;
-	if (!s->packets && skb->len > headers) /* the driver left it out */
-		s->packets = (skb->len - headers + gso_size - 1) / gso_size;
-	if (s->packets <= 1) {
-		s->packets = 1;
-		return;
-	}
-	s->seg_packets = s->packets - 1;
-	s->seg_bytes = s->seg_packets * headers;
-	/* On egress the kernel has worked it out, since 6.17 with the inner
-	 * headers of a tunnel. */
-	if (skb->wire_len > skb->len + s->seg_bytes)
-		s->seg_bytes = skb->wire_len - skb->len;
-	s->seg_bytes += s->seg_packets * tag;
-	s->bytes += s->seg_bytes;
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+	low = address[3] & 0xffff;
+#endif
+	return bits && bits[low >> 6 & 1023] >> (low & 63) & 1;
 }
 
-struct rest {
-	enum packet_class class;
-	enum direction dir;
-	__u32 headers;
-	__u8 protocol;
-};
-
-static __noinline int count_rest(struct __sk_buff *skb, struct rest *r)
+static __always_inline void add_flags(struct flow_value *v, const enum direction dir, __u8 flags)
 {
-	struct rest_key key = {
-		.netns = netns,
-		.ifindex = skb->ifindex,
-		.class = r->class,
-		.protocol = r->protocol,
-		.direction = r->dir,
-	};
-	struct rest_value *v = bpf_map_lookup_elem(&flow_rest, &key);
-	struct size s = {};
-	__u32 slot = r->dir;
+	struct flow_side *side = dir == EGRESS ? &v->tx : &v->rx;
 
-	if (!v) {
-		struct rest_value none = {};
-
-		bpf_map_update_elem(&flow_rest, &key, &none, BPF_NOEXIST);
-		v = bpf_map_lookup_elem(&flow_rest, &key);
-	}
-	if (!v)
-		v = bpf_map_lookup_elem(&flow_rest_lost, &slot);
-	if (!v)
-		return 0;
-	measure(skb, r->headers, &s);
-	v->bytes += s.bytes; /* this CPU's own copy, nothing else on it meanwhile */
-	v->packets += s.packets;
-	v->seg_bytes += s.seg_bytes;
-	v->seg_packets += s.seg_packets;
-	return 0;
-}
-
-static __noinline int set_flags(struct flow_value *v, struct flow_side *side, __u8 flags)
-{
+#pragma unroll
 	for (int i = 0; i < 8; i++)
 		if (flags & (1 << i))
 			side->seen[i] = 1;
-	v->flags[side == &v->tx] |= flags;
-	return 0;
+	v->flags[dir] |= flags;
 }
 
-/* The socket is still attached to what it sends. */
-static __always_inline void read_socket(struct __sk_buff *skb, struct flow_value *v, __u8 protocol)
+static __always_inline void add_packet(struct flow_side *side, const struct size *s)
+{
+	__sync_fetch_and_add(&side->bytes, s->bytes);
+	__sync_fetch_and_add(&side->packets, s->packets);
+	if (s->seg_packets)
+		__sync_fetch_and_add(&side->seg, s->seg_packets << SEG_SHIFT | s->seg_bytes);
+	side->last = bpf_jiffies64(); /* a load, not a call: 1 ns against 17 */
+}
+
+/* This CPU's own copy, nothing else on it meanwhile. */
+static __always_inline void add_rest(struct rest_value *v, const struct size *s)
+{
+	v->bytes += s->bytes;
+	v->packets += s->packets;
+	v->seg_bytes += s->seg_bytes;
+	v->seg_packets += s->seg_packets;
+}
+
+static __always_inline void read_health(struct __sk_buff *skb, struct flow_value *v)
 {
 	struct bpf_sock *sk = skb->sk;
 	struct bpf_tcp_sock *tp;
 
 	if (!sk)
-		return;
-	if (!v->cookie || !v->cgroup) {
-		v->cookie = bpf_get_socket_cookie(skb);
-		v->cgroup = bpf_skb_cgroup_id(skb);
-	}
-	if (protocol != IPPROTO_TCP)
 		return;
 	tp = bpf_tcp_sock(sk);
 	if (!tp)
@@ -221,154 +244,52 @@ static __always_inline void read_socket(struct __sk_buff *skb, struct flow_value
 	v->bytes_acked = tp->bytes_acked;
 }
 
-/*
- * An ICMP error is a packet of its own, counted as such; what it says belongs
- * to the connection that it quotes, seen from the same local end: the quoted
- * source where the error arrives, the quoted destination where it is sent.
- */
-static __noinline int blame_quoted(struct __sk_buff *skb, void *table, struct packet *p,
-				   __u8 egress)
-{
-	struct packet q = {};
-	struct flow_value *v;
-	enum packet_class class;
-
-	if (p->key.protocol == IPPROTO_ICMP)
-		class = parse_ipv4(skb, p->payload, &q, !egress);
-	else
-		class = parse_ipv6(skb, p->payload, &q, !egress);
-	if (class != PACKET_CONN || q.key.kind == CONN_FRAGMENT)
-		return 0;
-	if (q.key.protocol == IPPROTO_TCP || q.key.protocol == IPPROTO_UDP ||
-	    q.key.protocol == IPPROTO_SCTP) {
-		__u16 ports[2];
-
-		if (bpf_skb_load_bytes(skb, q.transport, ports, sizeof(ports)))
-			return 0;
-		set_ports(&q, &ports[0], &ports[1], !egress);
-	} else if (q.key.protocol == IPPROTO_ICMP || q.key.protocol == IPPROTO_ICMPV6) {
-		if (parse_icmp(skb, &q, !egress) != PACKET_CONN)
-			return 0;
-	}
-	q.key.netns = p->key.netns;
-	q.key.ifindex = p->key.ifindex;
-	v = bpf_map_lookup_elem(table, &q.key);
-	if (!v) {
-		struct flow_value none = { .first = bpf_jiffies64(), .first_egress = !egress };
-
-		bpf_map_update_elem(table, &q.key, &none, BPF_NOEXIST);
-		v = bpf_map_lookup_elem(table, &q.key);
-	}
-	if (!v)
-		return 0;
-	__sync_fetch_and_add(&v->icmp_errors, 1);
-	v->icmp_type = p->icmp_type;
-	v->icmp_code = p->icmp_code;
-	return 0;
-}
-
-struct first {
-	struct flow_key *key;
-	__u32 headers;
-	__u8 protocol;
-	__u8 flags;
-	__u8 egress;
-};
-
-/* The first packet of a connection in an epoch: the record is made with it
- * inside. Not 0 when there was a record already, or no room. */
-static __noinline int insert(struct __sk_buff *skb, void *table, struct first *f)
-{
-	struct flow_value v = { .first = bpf_jiffies64(), .first_egress = f->egress };
-	struct flow_side *side = f->egress ? &v.tx : &v.rx;
-	struct size s = {};
-
-	measure(skb, f->headers, &s);
-	side->bytes = s.bytes;
-	side->packets = s.packets;
-	side->seg = s.seg_packets << SEG_SHIFT | s.seg_bytes;
-	side->last = v.first;
-	if (f->flags)
-		set_flags(&v, side, f->flags);
-	if (f->egress)
-		read_socket(skb, &v, f->protocol);
-	return bpf_map_update_elem(table, f->key, &v, BPF_NOEXIST);
-}
-
-static __noinline int parse_rare(struct __sk_buff *skb, struct packet *p, __u8 egress)
-{
-	enum packet_class class;
-
-	__builtin_memset(p, 0, sizeof(*p));
-	class = parse_packet(skb, link_header, p, egress);
-	p->key.netns = netns;
-	p->key.ifindex = skb->ifindex;
-	return class;
-}
+#include "rare.h"
 
 static __always_inline int observe(struct __sk_buff *skb, const enum direction dir)
 {
 	struct plain plain = { .link = link_header, .netns = netns };
-	enum packet_class class = PACKET_CONN;
-	bool icmp_error = false;
+	struct flow_key key;
+	struct flow_slot *slot;
 	struct flow_side *side;
 	struct flow_value *v;
 	struct size s = {};
-	struct packet p;
-	__u32 zero = 0;
+	__u32 zero = 0, place;
 	void *table;
 
-	if (unlikely(!parse_plain(skb, &p.key, &plain, dir == EGRESS))) {
-		class = parse_rare(skb, &p, dir == EGRESS);
-		plain.headers = p.payload;
-		plain.protocol = p.key.protocol;
-		plain.tcp_flags = p.tcp_flags;
-		icmp_error = p.icmp_error;
-		if (class != PACKET_CONN)
-			goto rest;
+	if (link_header == LINK_UNKNOWN || unlikely(!parse_plain(skb, &key, &plain, dir == EGRESS)))
+		goto rare;
+	if (forwards && !maybe_address(key.local)) {
+		place = skb->ifindex % SLOTS;
+		slot = bpf_map_lookup_elem(&flow_slots, &place);
+		if (!slot || slot->ifindex != skb->ifindex)
+			goto rare;
+		if (dir == INGRESS && (skb->pkt_type == PKT_BROADCAST || skb->pkt_type == PKT_MULTICAST))
+			goto rare;
+		measure(skb, plain.headers, 0, &s);
+		add_rest(&slot->forwarded[dir], &s);
+		return NEXT;
 	}
 	table = bpf_map_lookup_elem(&flow_active, &zero);
 	if (unlikely(!table))
-		return NEXT;
-	v = bpf_map_lookup_elem(table, &p.key);
-	if (unlikely(!v)) {
-		struct first f = {
-			.key = &p.key,
-			.headers = plain.headers,
-			.protocol = plain.protocol,
-			.flags = plain.tcp_flags,
-			.egress = dir == EGRESS,
-		};
-
-		if (insert(skb, table, &f) == 0)
-			goto counted;
-		/* Another CPU was first: its record is as good. */
-		v = bpf_map_lookup_elem(table, &p.key);
-		if (!v) {
-			class = PACKET_OVERFLOW;
-			goto rest;
-		}
-	}
-	measure(skb, plain.headers, &s);
+		goto rare;
+	v = bpf_map_lookup_elem(table, &key);
+	if (unlikely(!v) || (dir == EGRESS && unlikely(!v->sender)))
+		goto rare;
+	measure(skb, plain.headers, 0, &s);
 	side = dir == EGRESS ? &v->tx : &v->rx;
-	__sync_fetch_and_add(&side->bytes, s.bytes);
-	__sync_fetch_and_add(&side->packets, s.packets);
-	if (s.seg_packets)
-		__sync_fetch_and_add(&side->seg, s.seg_packets << SEG_SHIFT | s.seg_bytes);
-	side->last = bpf_jiffies64(); /* a load, not a call: 1 ns against 17 */
+	add_packet(side, &s);
 	if (unlikely(plain.tcp_flags & ~v->flags[dir]))
-		set_flags(v, side, plain.tcp_flags);
-	if (dir == EGRESS && (plain.protocol == IPPROTO_TCP || unlikely(!v->cookie)))
-		read_socket(skb, v, plain.protocol);
-counted:
-	if (unlikely(icmp_error))
-		blame_quoted(skb, table, &p, dir == EGRESS);
+		add_flags(v, dir, plain.tcp_flags);
+	if (dir == EGRESS && plain.protocol == IPPROTO_TCP)
+		read_health(skb, v);
 	return NEXT;
-rest:;
-	struct rest r = { .class = class, .dir = dir, .headers = plain.headers, .protocol = plain.protocol };
-
-	count_rest(skb, &r);
-	return NEXT;
+rare:
+	skb->cb[CB_NETNS] = netns;
+	skb->cb[CB_LINK] = link_header;
+	skb->cb[CB_FORWARDS] = forwards;
+	bpf_tail_call(skb, &flow_rare, dir);
+	return NEXT; /* the agent has ended, and its programs with it */
 }
 
 SEC("tc")
@@ -381,6 +302,18 @@ SEC("tc")
 int flow_egress(struct __sk_buff *skb)
 {
 	return observe(skb, EGRESS);
+}
+
+SEC("tc")
+int flow_rare_ingress(struct __sk_buff *skb)
+{
+	return observe_rare(skb, INGRESS);
+}
+
+SEC("tc")
+int flow_rare_egress(struct __sk_buff *skb)
+{
+	return observe_rare(skb, EGRESS);
 }
 
 /* Run by user space, never attached: the clock of the stamps above. */

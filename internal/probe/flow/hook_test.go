@@ -32,7 +32,7 @@ func (l *live) follow() {
 	bpftest.Eventually(l.t, "the follower to listen", func() bool {
 		l.link(func() error { return netlink.LinkAdd(probe) })
 		defer l.link(func() error { return netlink.LinkDel(byName("listening")) })
-		time.Sleep(10 * time.Millisecond)
+		time.Sleep(60 * time.Millisecond) // a TCX link takes two grace periods of RCU
 		return l.tappedNames()["listening"] != ""
 	})
 	l.eventually("listening", "")
@@ -147,9 +147,9 @@ func TestGoneBeforeAttaching(t *testing.T) {
 		gone := l.ns.Link("br")
 		l.link(func() error { return netlink.LinkDel(gone) })
 		l.ns.Do(func() {
-			l.tap.mu.Lock()
-			defer l.tap.mu.Unlock()
-			l.tap.attach(gone)
+			l.tap.attaching.Lock()
+			defer l.tap.attaching.Unlock()
+			l.tap.attach(l.tap.spaces[l.tap.own.inode], gone)
 		})
 		places := l.tap.Interfaces()
 		if len(places) != 1 || places[0].Name != p.A.Name || places[0].Problem != "" {
@@ -193,7 +193,7 @@ func TestChurn(t *testing.T) {
 func TestAccountGoesOn(t *testing.T) {
 	bothWays(t, func(t *testing.T, how Attach) {
 		p := bpftest.NewPair(t)
-		l := tapQuiet(t, &p.A, Config{Attach: how})
+		l := tapQuiet(t, &p.A, fromOutside(p.A.Netns, Config{Attach: how}))
 		w := p.A.Frames()
 		send := func(n int) {
 			for range n {
@@ -247,7 +247,7 @@ func TestEpochAfterClose(t *testing.T) {
 	l := tapOn(t, p.A.Netns, Config{})
 	l.close()
 	l.ns.Do(func() {
-		if err := l.tap.Epoch(func(*event.Delta) {}); err == nil {
+		if err := l.tap.Epoch(true, func(*event.Delta) {}); err == nil {
 			t.Error("an epoch of a closed tap")
 		}
 	})

@@ -3,46 +3,153 @@
 package flow
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
 )
 
-// etherHeader is the length of an Ethernet header.
-const etherHeader = 14
+const (
+	// etherHeader is the length of an Ethernet header.
+	etherHeader = 14
+	// unknownHeader makes an instance read from the network header on (LINK_UNKNOWN).
+	unknownHeader = 0xff
+)
 
-// instance is the tap's programs with one set of constants: the namespace and
-// the length of the link-layer header cost nothing per packet this way. All
-// instances share the maps.
-type instance struct {
-	objs kernelPrograms
+// kernelSide is what all instances share: the maps, and the programs for what few
+// packets need.
+type kernelSide struct {
+	spec *ebpf.CollectionSpec // of an instance
+
+	active    *ebpf.Map
+	moved     *ebpf.Map
+	rest      *ebpf.Map
+	lost      *ebpf.Map
+	slots     *ebpf.Map
+	bits      *ebpf.Map
+	addresses *ebpf.Map
+	rare      *ebpf.Map
+
+	programs struct {
+		RareIngress *ebpf.Program `ebpf:"flow_rare_ingress"`
+		RareEgress  *ebpf.Program `ebpf:"flow_rare_egress"`
+		Clock       *ebpf.Program `ebpf:"flow_clock"`
+	}
 }
 
-// program returns the instance for a link-layer header length, loading it at
-// the first use. Callers hold mu, except in Open.
-func (t *Tap) program(linkHeader uint32) (*instance, error) {
-	if p, ok := t.programs[linkHeader]; ok {
-		return p, nil
+// constants of an instance. They cost nothing per packet.
+type constants struct {
+	netns, linkHeader uint32
+	// Packets of others pass through the namespace.
+	forwards bool
+}
+
+// instance is the tap's two programs with one set of constants.
+type instance struct {
+	Ingress *ebpf.Program `ebpf:"flow_ingress"`
+	Egress  *ebpf.Program `ebpf:"flow_egress"`
+}
+
+func (i *instance) Close() error { return errors.Join(i.Ingress.Close(), i.Egress.Close()) }
+
+func (k *kernelSide) maps() map[string]**ebpf.Map {
+	return map[string]**ebpf.Map{
+		"flow_active": &k.active, "flow_moved": &k.moved, "flow_rest": &k.rest, "flow_rest_lost": &k.lost,
+		"flow_slots": &k.slots, "flow_address_bits": &k.bits, "flow_addresses": &k.addresses, "flow_rare": &k.rare,
 	}
+}
+
+// load makes the maps and the shared programs.
+func (k *kernelSide) load(entries int) error {
 	spec, err := loadKernel()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	spec.Maps["flow_active"].InnerMap.MaxEntries = uint32(t.cfg.TableEntries)
-	for name, value := range map[string]uint32{"netns": t.netns, "link_header": linkHeader} {
+	spec.Maps["flow_active"].InnerMap.MaxEntries = uint32(entries)
+	for name, dst := range k.maps() {
+		if *dst, err = ebpf.NewMap(spec.Maps[name]); err != nil {
+			return fmt.Errorf("map %s: %w", name, err)
+		}
+	}
+	shared := spec.Copy()
+	if err := shared.LoadAndAssign(&k.programs, k.options()); err != nil {
+		return fmt.Errorf("load programs: %w", err)
+	}
+	for dir, p := range []*ebpf.Program{k.programs.RareIngress, k.programs.RareEgress} {
+		if err := k.rare.Put(uint32(dir), p); err != nil {
+			return fmt.Errorf("join programs: %w", err)
+		}
+	}
+	for _, name := range []string{"flow_rare_ingress", "flow_rare_egress", "flow_clock"} {
+		delete(spec.Programs, name)
+	}
+	// Names of types and lines are worth 20 KB of kernel memory an instance.
+	for _, p := range spec.Programs {
+		for i, ins := range p.Instructions {
+			symbol, reference := ins.Symbol(), ins.Reference()
+			ins.Metadata = asm.Metadata{}
+			p.Instructions[i] = ins.WithSymbol(symbol).WithReference(reference)
+		}
+	}
+	k.spec = spec
+	return nil
+}
+
+func (k *kernelSide) options() *ebpf.CollectionOptions {
+	o := &ebpf.CollectionOptions{MapReplacements: map[string]*ebpf.Map{}}
+	for name, m := range k.maps() {
+		o.MapReplacements[name] = *m
+	}
+	return o
+}
+
+// instance loads the programs with their constants; about a millisecond.
+func (k *kernelSide) instance(c constants) (*instance, error) {
+	spec := k.spec.Copy()
+	forwards := uint32(0)
+	if c.forwards {
+		forwards = 1
+	}
+	for name, value := range map[string]uint32{"netns": c.netns, "link_header": c.linkHeader, "forwards": forwards} {
 		if err := spec.Variables[name].Set(value); err != nil {
 			return nil, fmt.Errorf("set %s: %w", name, err)
 		}
 	}
-	p := &instance{}
-	err = spec.LoadAndAssign(&p.objs, &ebpf.CollectionOptions{MapReplacements: map[string]*ebpf.Map{
-		"flow_active":    t.outer,
-		"flow_rest":      t.rest,
-		"flow_rest_lost": t.lost,
-	}})
-	if err != nil {
+	i := &instance{}
+	if err := spec.LoadAndAssign(i, k.options()); err != nil {
 		return nil, fmt.Errorf("load programs: %w", err)
 	}
-	t.programs[linkHeader] = p
-	return p, nil
+	return i, nil
+}
+
+// memory is what the kernel charges for the shared maps, in bytes.
+func (k *kernelSide) memory() (sum uint64) {
+	for _, m := range k.maps() {
+		sum += memlock(*m)
+	}
+	return sum
+}
+
+func memlock(m *ebpf.Map) uint64 {
+	if m == nil {
+		return 0
+	}
+	info, err := m.Info()
+	if err != nil {
+		return 0
+	}
+	n, _ := info.Memlock()
+	return n
+}
+
+func (k *kernelSide) Close() error {
+	err := errors.Join(k.programs.RareIngress.Close(), k.programs.RareEgress.Close(), k.programs.Clock.Close())
+	for _, m := range k.maps() {
+		if *m != nil {
+			err = errors.Join(err, (*m).Close())
+		}
+		*m = nil
+	}
+	return err
 }

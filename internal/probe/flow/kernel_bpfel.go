@@ -26,6 +26,13 @@ type kernelFlowKey struct {
 	Zero         uint16
 }
 
+type kernelFlowSlot struct {
+	_         structs.HostLayout
+	Ifindex   uint32
+	Zero      uint32
+	Forwarded [2]kernelRestValue
+}
+
 type kernelFlowValue struct {
 	_           structs.HostLayout
 	Cookie      uint64
@@ -37,7 +44,8 @@ type kernelFlowValue struct {
 	HasHealth   uint8
 	IcmpType    uint8
 	IcmpCode    uint8
-	Zero        uint16
+	Sender      uint8
+	Tagged      uint8
 	Tx          struct {
 		_           structs.HostLayout
 		Bytes       uint64
@@ -85,14 +93,22 @@ type kernelRestValue struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	kernelMapFlowActive   = "flow_active"
-	kernelMapFlowRest     = "flow_rest"
-	kernelMapFlowRestLost = "flow_rest_lost"
-	kernelProgFlowClock   = "flow_clock"
-	kernelProgFlowEgress  = "flow_egress"
-	kernelProgFlowIngress = "flow_ingress"
-	kernelVarLinkHeader   = "link_header"
-	kernelVarNetns        = "netns"
+	kernelMapFlowActive       = "flow_active"
+	kernelMapFlowAddressBits  = "flow_address_bits"
+	kernelMapFlowAddresses    = "flow_addresses"
+	kernelMapFlowMoved        = "flow_moved"
+	kernelMapFlowRare         = "flow_rare"
+	kernelMapFlowRest         = "flow_rest"
+	kernelMapFlowRestLost     = "flow_rest_lost"
+	kernelMapFlowSlots        = "flow_slots"
+	kernelProgFlowClock       = "flow_clock"
+	kernelProgFlowEgress      = "flow_egress"
+	kernelProgFlowIngress     = "flow_ingress"
+	kernelProgFlowRareEgress  = "flow_rare_egress"
+	kernelProgFlowRareIngress = "flow_rare_ingress"
+	kernelVarForwards         = "forwards"
+	kernelVarLinkHeader       = "link_header"
+	kernelVarNetns            = "netns"
 )
 
 // loadKernel returns the embedded CollectionSpec for kernel.
@@ -137,24 +153,32 @@ type kernelSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type kernelProgramSpecs struct {
-	FlowClock   *ebpf.ProgramSpec `ebpf:"flow_clock"`
-	FlowEgress  *ebpf.ProgramSpec `ebpf:"flow_egress"`
-	FlowIngress *ebpf.ProgramSpec `ebpf:"flow_ingress"`
+	FlowClock       *ebpf.ProgramSpec `ebpf:"flow_clock"`
+	FlowEgress      *ebpf.ProgramSpec `ebpf:"flow_egress"`
+	FlowIngress     *ebpf.ProgramSpec `ebpf:"flow_ingress"`
+	FlowRareEgress  *ebpf.ProgramSpec `ebpf:"flow_rare_egress"`
+	FlowRareIngress *ebpf.ProgramSpec `ebpf:"flow_rare_ingress"`
 }
 
 // kernelMapSpecs contains maps before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type kernelMapSpecs struct {
-	FlowActive   *ebpf.MapSpec `ebpf:"flow_active"`
-	FlowRest     *ebpf.MapSpec `ebpf:"flow_rest"`
-	FlowRestLost *ebpf.MapSpec `ebpf:"flow_rest_lost"`
+	FlowActive      *ebpf.MapSpec `ebpf:"flow_active"`
+	FlowAddressBits *ebpf.MapSpec `ebpf:"flow_address_bits"`
+	FlowAddresses   *ebpf.MapSpec `ebpf:"flow_addresses"`
+	FlowMoved       *ebpf.MapSpec `ebpf:"flow_moved"`
+	FlowRare        *ebpf.MapSpec `ebpf:"flow_rare"`
+	FlowRest        *ebpf.MapSpec `ebpf:"flow_rest"`
+	FlowRestLost    *ebpf.MapSpec `ebpf:"flow_rest_lost"`
+	FlowSlots       *ebpf.MapSpec `ebpf:"flow_slots"`
 }
 
 // kernelVariableSpecs contains global variables before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type kernelVariableSpecs struct {
+	Forwards   *ebpf.VariableSpec `ebpf:"forwards"`
 	LinkHeader *ebpf.VariableSpec `ebpf:"link_header"`
 	Netns      *ebpf.VariableSpec `ebpf:"netns"`
 }
@@ -179,16 +203,26 @@ func (o *kernelObjects) Close() error {
 //
 // It can be passed to loadKernelObjects or ebpf.CollectionSpec.LoadAndAssign.
 type kernelMaps struct {
-	FlowActive   *ebpf.Map `ebpf:"flow_active"`
-	FlowRest     *ebpf.Map `ebpf:"flow_rest"`
-	FlowRestLost *ebpf.Map `ebpf:"flow_rest_lost"`
+	FlowActive      *ebpf.Map `ebpf:"flow_active"`
+	FlowAddressBits *ebpf.Map `ebpf:"flow_address_bits"`
+	FlowAddresses   *ebpf.Map `ebpf:"flow_addresses"`
+	FlowMoved       *ebpf.Map `ebpf:"flow_moved"`
+	FlowRare        *ebpf.Map `ebpf:"flow_rare"`
+	FlowRest        *ebpf.Map `ebpf:"flow_rest"`
+	FlowRestLost    *ebpf.Map `ebpf:"flow_rest_lost"`
+	FlowSlots       *ebpf.Map `ebpf:"flow_slots"`
 }
 
 func (m *kernelMaps) Close() error {
 	return _KernelClose(
 		m.FlowActive,
+		m.FlowAddressBits,
+		m.FlowAddresses,
+		m.FlowMoved,
+		m.FlowRare,
 		m.FlowRest,
 		m.FlowRestLost,
+		m.FlowSlots,
 	)
 }
 
@@ -196,6 +230,7 @@ func (m *kernelMaps) Close() error {
 //
 // It can be passed to loadKernelObjects or ebpf.CollectionSpec.LoadAndAssign.
 type kernelVariables struct {
+	Forwards   *ebpf.Variable `ebpf:"forwards"`
 	LinkHeader *ebpf.Variable `ebpf:"link_header"`
 	Netns      *ebpf.Variable `ebpf:"netns"`
 }
@@ -204,9 +239,11 @@ type kernelVariables struct {
 //
 // It can be passed to loadKernelObjects or ebpf.CollectionSpec.LoadAndAssign.
 type kernelPrograms struct {
-	FlowClock   *ebpf.Program `ebpf:"flow_clock"`
-	FlowEgress  *ebpf.Program `ebpf:"flow_egress"`
-	FlowIngress *ebpf.Program `ebpf:"flow_ingress"`
+	FlowClock       *ebpf.Program `ebpf:"flow_clock"`
+	FlowEgress      *ebpf.Program `ebpf:"flow_egress"`
+	FlowIngress     *ebpf.Program `ebpf:"flow_ingress"`
+	FlowRareEgress  *ebpf.Program `ebpf:"flow_rare_egress"`
+	FlowRareIngress *ebpf.Program `ebpf:"flow_rare_ingress"`
 }
 
 func (p *kernelPrograms) Close() error {
@@ -214,6 +251,8 @@ func (p *kernelPrograms) Close() error {
 		p.FlowClock,
 		p.FlowEgress,
 		p.FlowIngress,
+		p.FlowRareEgress,
+		p.FlowRareIngress,
 	)
 }
 

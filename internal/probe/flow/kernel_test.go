@@ -22,9 +22,10 @@ var (
 
 // kernel runs the tap's programs on packets, attached to nothing.
 type kernel struct {
-	t   *testing.T
-	ns  *bpftest.Netns
-	tap *Tap
+	t        *testing.T
+	ns       *bpftest.Netns
+	tap      *Tap
+	instance *instance
 }
 
 func newKernel(t *testing.T, entries int) *kernel {
@@ -89,23 +90,23 @@ func (k *kernel) look() seen {
 	}
 	var key kernelRestKey
 	var perCPU []kernelRestValue
-	for it := k.tap.rest.Iterate(); it.Next(&key, &perCPU); {
+	for it := k.tap.kernel.rest.Iterate(); it.Next(&key, &perCPU); {
 		wire, seg := sum(perCPU)
 		s.rest[key] = kernelRestValue{Bytes: wire.Bytes, Packets: wire.Packets, SegBytes: seg.Bytes, SegPackets: seg.Packets}
 	}
 	for key := range s.rest {
-		if err := k.tap.rest.Delete(key); err != nil {
+		if err := k.tap.kernel.rest.Delete(key); err != nil {
 			k.t.Fatal(err)
 		}
 	}
 	for dir := range uint32(2) {
-		if err := k.tap.lost.Lookup(dir, &perCPU); err != nil {
+		if err := k.tap.kernel.lost.Lookup(dir, &perCPU); err != nil {
 			k.t.Fatal(err)
 		}
 		wire, _ := sum(perCPU)
 		s.lost.Add(wire)
 		clear(perCPU)
-		if err := k.tap.lost.Put(dir, perCPU); err != nil {
+		if err := k.tap.kernel.lost.Put(dir, perCPU); err != nil {
 			k.t.Fatal(err)
 		}
 	}
@@ -240,12 +241,27 @@ func (k *kernel) tryRun(egress bool, frame []byte, skb *bpftest.SkBuff) bool {
 	return err == nil
 }
 
+// prog is an instance that taps nobody's interface, in a namespace that
+// forwards nothing: each packet is its own.
 func (k *kernel) prog(egress bool) *ebpf.Program {
-	objs := &k.tap.programs[etherHeader].objs
-	if egress {
-		return objs.FlowEgress
+	if k.instance == nil {
+		k.load(constants{netns: k.tap.own.inode, linkHeader: etherHeader})
 	}
-	return objs.FlowIngress
+	if egress {
+		return k.instance.Egress
+	}
+	return k.instance.Ingress
+}
+
+// load takes an instance with other constants.
+func (k *kernel) load(c constants) {
+	k.t.Helper()
+	i, err := k.tap.kernel.instance(c)
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	k.instance = i
+	k.t.Cleanup(func() { _ = i.Close() })
 }
 
 func possibleCPUs(t *testing.T) int {

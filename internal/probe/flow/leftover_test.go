@@ -190,7 +190,7 @@ func TestFirstInChain(t *testing.T) {
 		t.Cleanup(func() { _ = other.Close() })
 	})
 	l := tapOn(t, p.A.Netns, Config{})
-	info, err := l.tap.programs[etherHeader].objs.FlowIngress.Info()
+	info, err := l.tap.spaces[l.tap.own.inode].programs[constants{netns: l.tap.own.inode, linkHeader: etherHeader, forwards: true}].Ingress.Info()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -42,7 +42,11 @@ func tapOn(t *testing.T, ns *bpftest.Netns, cfg Config) *live {
 		cfg.StateDir = t.TempDir()
 	}
 	l := &live{t: t, ns: ns, flows: map[event.Conn]*event.Delta{}}
-	ns.Do(func() {
+	own := ns
+	if cfg.Enter != nil {
+		own = bpftest.NewNetns(t)
+	}
+	own.Do(func() {
 		tap, err := Open(cfg)
 		if err != nil {
 			t.Fatal(err)
@@ -50,8 +54,21 @@ func tapOn(t *testing.T, ns *bpftest.Netns, cfg Config) *live {
 		l.tap = tap
 	})
 	t.Cleanup(l.close)
+	if own != ns {
+		l.tap.Add(ns.Inode(), "pod", time.Now())
+	}
 	l.sync()
 	return l
+}
+
+// fromOutside is a tap on the namespace as on one of many: the tap's own is
+// another, and nothing is forwarded in this one.
+func fromOutside(ns *bpftest.Netns, cfg Config) Config {
+	cfg.Enter = func(_ uint32, fn func() error) (err error) {
+		ns.Do(func() { err = fn() })
+		return err
+	}
+	return cfg
 }
 
 // tapQuiet is tapOn for an idle interface: nothing may pass while the tap is
@@ -91,7 +108,7 @@ func (l *live) epoch() bool {
 	defer l.mu.Unlock()
 	moved := false
 	l.ns.Do(func() {
-		err := l.tap.Epoch(func(d *event.Delta) {
+		err := l.tap.Epoch(true, func(d *event.Delta) {
 			moved = true
 			l.add(d)
 		})

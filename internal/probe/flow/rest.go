@@ -10,8 +10,9 @@ import (
 
 // The kernel's enum packet_class.
 const (
-	classNotIP    = 1
-	classOverflow = 5
+	classNotIP     = 1
+	classOverflow  = 5
+	classForwarded = 6
 )
 
 // restTotals is what one interface and direction counted without a connection.
@@ -39,6 +40,8 @@ func (r restTotals) add(key *kernelRestKey, iface event.Iface, perCPU []kernelRe
 		a.NotIP.Add(n)
 	case classOverflow:
 		a.Overflow.Add(n)
+	case classForwarded:
+		a.Forwarded.Add(n)
 	default:
 		a.Malformed.Add(n)
 	}
@@ -55,14 +58,24 @@ func (r restTotals) overflow() (packets uint64) {
 func (r restTotals) move(from, into event.Iface) {
 	for _, egress := range []bool{false, true} {
 		if a := r[restPlace{from, egress}]; a != nil {
-			b := r.at(into, egress)
-			b.Overflow.Add(a.Overflow)
-			b.NotIP.Add(a.NotIP)
-			b.Malformed.Add(a.Malformed)
-			b.Segmentation.Add(a.Segmentation)
+			addAccount(r.at(into, egress), a)
 			delete(r, restPlace{from, egress})
 		}
 	}
+}
+
+func (r restTotals) addAll(o restTotals) {
+	for p, a := range o {
+		addAccount(r.at(p.iface, p.egress), a)
+	}
+}
+
+func addAccount(to, a *event.Account) {
+	to.Overflow.Add(a.Overflow)
+	to.Forwarded.Add(a.Forwarded)
+	to.NotIP.Add(a.NotIP)
+	to.Malformed.Add(a.Malformed)
+	to.Segmentation.Add(a.Segmentation)
 }
 
 func (r restTotals) clone() restTotals {
@@ -80,7 +93,7 @@ func (t *Tap) readRest() (restTotals, error) {
 	totals := t.folded.clone()
 	var key kernelRestKey
 	var perCPU []kernelRestValue
-	it := t.rest.Iterate()
+	it := t.kernel.rest.Iterate()
 	for it.Next(&key, &perCPU) {
 		totals.add(&key, event.Iface{Netns: key.Netns, Index: key.Ifindex}, perCPU)
 	}
@@ -88,7 +101,7 @@ func (t *Tap) readRest() (restTotals, error) {
 		return nil, fmt.Errorf("read rest counters: %w", err)
 	}
 	for dir := range uint32(2) {
-		if err := t.lost.Lookup(dir, &perCPU); err != nil {
+		if err := t.kernel.lost.Lookup(dir, &perCPU); err != nil {
 			return nil, fmt.Errorf("read rest counters: %w", err)
 		}
 		n, seg := sum(perCPU)
@@ -97,6 +110,9 @@ func (t *Tap) readRest() (restTotals, error) {
 			a.Overflow.Add(n)
 			a.Segmentation.Add(seg)
 		}
+	}
+	if err := t.readSlots(totals); err != nil {
+		return nil, err
 	}
 	return totals, nil
 }

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/orb8/orb8/internal/netns"
+	"github.com/orb8/orb8/internal/probe/flow"
+	"github.com/orb8/orb8/internal/probe/process"
+)
+
+// namespaces finds the network namespaces of the machine and gives them to the
+// tap, which tells when one has died.
+type namespaces struct {
+	log     *slog.Logger
+	own     uint32
+	watcher *netns.Watcher
+	process *process.Probe // nil where it cannot be loaded
+	tap     *flow.Tap
+	notes   []string
+	start   time.Time
+}
+
+// newNamespaces prepares to look; the tap comes later, by attach.
+func newNamespaces(log *slog.Logger) (*namespaces, error) {
+	own, err := netns.Own()
+	if err != nil {
+		return nil, err
+	}
+	n := &namespaces{log: log, own: own, start: time.Now()}
+	n.watcher = netns.New(netns.Config{Found: n.found, Log: log})
+	return n, nil
+}
+
+// follow makes the tap hear of namespaces.
+func (n *namespaces) follow(cfg *flow.Config) {
+	cfg.Enter = n.watcher.Enter
+	cfg.Stranger = n.watcher.Look
+	cfg.Gone = func(inode uint32) {
+		n.watcher.Forget(inode)
+		if n.process != nil {
+			_ = n.process.Forget(inode) // an exec there is told once more, no harm
+		}
+	}
+}
+
+// open loads what tells of processes in namespaces that are not known. Without
+// it they are found by their names, and by a sweep.
+func (n *namespaces) open(tap *flow.Tap, cgroup func(id uint64, path string)) {
+	n.tap = tap
+	p, err := process.Open(process.Config{
+		Log:       n.log,
+		NewNetns:  func(_, pid uint32) { n.watcher.Hint(pid) },
+		NewCgroup: cgroup,
+	})
+	if err != nil {
+		n.notes = append(n.notes, "namespaces without a name are found late: "+err.Error())
+		n.log.Warn("namespaces without a name are found late", "error", err)
+		return
+	}
+	n.process = p
+	n.know(n.own)
+}
+
+func (n *namespaces) know(inode uint32) {
+	if n.process == nil {
+		return
+	}
+	if err := n.process.Know(inode); err != nil {
+		n.log.Debug("namespace not noted", "netns", inode, "error", err)
+	}
+}
+
+// found is called by the watcher for each namespace. Packets of those that are
+// older than the agent count from its start.
+func (n *namespaces) found(ns netns.Namespace) {
+	n.know(ns.Inode)
+	since := ns.Since
+	if since.Before(n.start) {
+		since = n.start
+	}
+	if ns.Inode == n.own {
+		return
+	}
+	if !n.tap.Add(ns.Inode, ns.Name, since) {
+		n.watcher.Forget(ns.Inode) // the next sweep finds it again
+	}
+}
+
+func (n *namespaces) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return n.watcher.Run(ctx) })
+	if n.process != nil {
+		g.Go(func() error { return n.process.Run(ctx) })
+	}
+	return g.Wait()
+}
+
+// problems is what keeps namespaces from being found.
+func (n *namespaces) problems() []string {
+	out := append(n.notes[:len(n.notes):len(n.notes)], n.watcher.Problems()...)
+	if n.process != nil {
+		out = append(out, n.process.Problems()...)
+	}
+	return out
+}
+
+func (n *namespaces) Close() error {
+	if n.process == nil {
+		return nil
+	}
+	return n.process.Close()
+}

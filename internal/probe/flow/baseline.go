@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package flow
+
+import "github.com/orb8/orb8/internal/event"
+
+// baseline turns readings of a device's counters into what it counted while
+// the tap was on it.
+type baseline struct {
+	from  deviceCounters
+	prior deviceCounters // earlier times on the same interface
+	now   deviceCounters // since attaching, prior included
+}
+
+func (b *baseline) start(reading deviceCounters) {
+	b.from, b.prior = reading, b.now
+}
+
+func (b *baseline) read(reading deviceCounters) {
+	b.now.rx = since(reading.rx, b.from.rx)
+	b.now.tx = since(reading.tx, b.from.tx)
+	b.now.rx.Add(b.prior.rx)
+	b.now.tx.Add(b.prior.tx)
+}
+
+// add takes over what another interface counted.
+func (b *baseline) add(o deviceCounters) {
+	b.now.rx.Add(o.rx)
+	b.now.tx.Add(o.tx)
+}
+
+// since is what was counted between two readings; a device that was reset
+// starts again at zero.
+func since(now, then event.Counter) event.Counter {
+	if now.Bytes < then.Bytes || now.Packets < then.Packets {
+		return now
+	}
+	return event.Counter{Bytes: now.Bytes - then.Bytes, Packets: now.Packets - then.Packets}
+}

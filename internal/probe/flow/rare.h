@@ -1,0 +1,234 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The long way of flow.c, for what its short way does not do: a connection's
+ * first packet in an epoch, headers that are not plain, and what has no
+ * connection. It finds the same as the short way would.
+ */
+#ifndef ORB8_FLOW_RARE_H
+#define ORB8_FLOW_RARE_H
+
+struct rest {
+	enum packet_class class;
+	enum direction dir;
+	__u32 headers;
+	__u8 protocol;
+};
+
+static __always_inline void mark_moved(void)
+{
+	__u32 zero = 0;
+	__u64 *moved = bpf_map_lookup_elem(&flow_moved, &zero);
+
+	if (moved && !*moved)
+		*moved = 1;
+}
+
+static __noinline int count_rest(struct __sk_buff *skb, struct rest *r)
+{
+	struct rest_key key = {
+		.netns = skb->cb[CB_NETNS],
+		.ifindex = skb->ifindex,
+		.class = r->class,
+		.protocol = r->class == PACKET_FORWARDED ? 0 : r->protocol,
+		.direction = r->dir,
+	};
+	__u32 slot = r->dir, place = skb->ifindex % SLOTS;
+	struct flow_slot *forwarded;
+	struct rest_value *v;
+	struct size s = {};
+
+	measure(skb, r->headers, 0, &s);
+	if (r->class == PACKET_FORWARDED) {
+		forwarded = bpf_map_lookup_elem(&flow_slots, &place);
+		if (forwarded && forwarded->ifindex == skb->ifindex) {
+			add_rest(&forwarded->forwarded[r->dir & 1], &s);
+			return 0;
+		}
+	}
+	mark_moved();
+	v = bpf_map_lookup_elem(&flow_rest, &key);
+	if (!v) {
+		struct rest_value none = {};
+
+		bpf_map_update_elem(&flow_rest, &key, &none, BPF_NOEXIST);
+		v = bpf_map_lookup_elem(&flow_rest, &key);
+	}
+	if (!v)
+		v = bpf_map_lookup_elem(&flow_rest_lost, &slot);
+	if (v)
+		add_rest(v, &s);
+	return 0;
+}
+
+/*
+ * An ICMP error is a packet of its own, counted as such; what it says belongs
+ * to the connection that it quotes, seen from the same local end: the quoted
+ * source where the error arrives, the quoted destination where it is sent.
+ */
+static __noinline int blame_quoted(struct __sk_buff *skb, void *table, struct packet *p,
+				   __u8 egress)
+{
+	struct packet q = { .from_network = p->from_network };
+	struct flow_value *v;
+	enum packet_class class;
+
+	if (p->key.protocol == IPPROTO_ICMP)
+		class = parse_ipv4(skb, p->payload, &q, !egress);
+	else
+		class = parse_ipv6(skb, p->payload, &q, !egress);
+	if (class != PACKET_CONN || q.key.kind == CONN_FRAGMENT)
+		return 0;
+	if (q.key.protocol == IPPROTO_TCP || q.key.protocol == IPPROTO_UDP ||
+	    q.key.protocol == IPPROTO_SCTP) {
+		__u16 ports[2];
+
+		if (!copy(skb, &q, q.transport, ports, sizeof(ports)))
+			return 0;
+		set_ports(&q, &ports[0], &ports[1], !egress);
+	} else if (q.key.protocol == IPPROTO_ICMP || q.key.protocol == IPPROTO_ICMPV6) {
+		if (parse_icmp(skb, &q, !egress) != PACKET_CONN)
+			return 0;
+	}
+	q.key.netns = p->key.netns;
+	q.key.ifindex = p->key.ifindex;
+	v = bpf_map_lookup_elem(table, &q.key);
+	if (!v) {
+		struct flow_value none = { .first = bpf_jiffies64(), .first_egress = !egress };
+
+		bpf_map_update_elem(table, &q.key, &none, BPF_NOEXIST);
+		v = bpf_map_lookup_elem(table, &q.key);
+	}
+	if (!v)
+		return 0;
+	__sync_fetch_and_add(&v->icmp_errors, 1);
+	v->icmp_type = p->icmp_type;
+	v->icmp_code = p->icmp_code;
+	return 0;
+}
+
+/* The first packet that is sent tells whose the connection is: its socket is
+ * still attached. */
+static __noinline int read_sender(struct __sk_buff *skb, struct flow_value *v, struct flow_key *key)
+{
+	v->sender = judge(skb, key, skb->cb[CB_FORWARDS]);
+	if (v->sender != SENDER_OWN)
+		return 0;
+	v->cookie = bpf_get_socket_cookie(skb);
+	v->cgroup = bpf_skb_cgroup_id(skb);
+	return 0;
+}
+
+struct first {
+	struct flow_key *key;
+	__u32 headers;
+	__u32 jumbo;
+	__u8 flags;
+	__u8 egress;
+};
+
+/* The first packet of a connection in an epoch: the record is made with it
+ * inside. Not 0 when there was a record already, or no room. */
+static __noinline int insert(struct __sk_buff *skb, void *table, struct first *f)
+{
+	struct flow_value v = { .first = bpf_jiffies64(), .first_egress = f->egress };
+	struct flow_side *side = f->egress ? &v.tx : &v.rx;
+	struct size s = {};
+
+	measure(skb, f->headers, f->jumbo, &s);
+	side->bytes = s.bytes;
+	side->packets = s.packets;
+	side->seg = s.seg_packets << SEG_SHIFT | s.seg_bytes;
+	side->last = v.first;
+	v.tagged = skb->vlan_present || skb->protocol == bpf_htons(ETH_P_8021Q) ||
+		skb->protocol == bpf_htons(ETH_P_8021AD);
+	if (f->egress) {
+		add_flags(&v, EGRESS, f->flags);
+		read_sender(skb, &v, f->key);
+		if (f->key->protocol == IPPROTO_TCP)
+			read_health(skb, &v);
+	} else {
+		add_flags(&v, INGRESS, f->flags);
+	}
+	return bpf_map_update_elem(table, f->key, &v, BPF_NOEXIST);
+}
+
+static __noinline int parse_rare(struct __sk_buff *skb, struct packet *p, __u8 egress)
+{
+	enum packet_class class;
+
+	__builtin_memset(p, 0, sizeof(*p));
+	class = parse_packet(skb, skb->cb[CB_LINK] & 0xff, p, egress);
+	p->key.netns = skb->cb[CB_NETNS];
+	p->key.ifindex = skb->ifindex;
+	return class;
+}
+
+/* Where packets of others pass through: is this one of them? What is sent to
+ * all is received here, too. */
+static __always_inline bool is_forwarded(struct __sk_buff *skb, struct flow_key *key,
+					 const enum direction dir)
+{
+	if (!skb->cb[CB_FORWARDS])
+		return false;
+	if (dir == INGRESS && (skb->pkt_type == PKT_BROADCAST || skb->pkt_type == PKT_MULTICAST))
+		return false;
+	return !maybe_address(key->local) || !bpf_map_lookup_elem(&flow_addresses, key->local);
+}
+
+static __always_inline int observe_rare(struct __sk_buff *skb, const enum direction dir)
+{
+	struct rest r = { .dir = dir };
+	struct flow_value *v;
+	struct size s = {};
+	struct packet p;
+	__u32 zero = 0;
+	void *table;
+
+	r.class = parse_rare(skb, &p, dir == EGRESS);
+	r.headers = p.payload;
+	r.protocol = p.key.protocol;
+	if (r.class != PACKET_CONN)
+		goto rest;
+	r.class = PACKET_FORWARDED;
+	if (is_forwarded(skb, &p.key, dir))
+		goto rest;
+	r.class = PACKET_OVERFLOW;
+	table = bpf_map_lookup_elem(&flow_active, &zero);
+	if (!table)
+		goto rest;
+	v = bpf_map_lookup_elem(table, &p.key);
+	if (!v) {
+		struct first f = {
+			.key = &p.key,
+			.headers = p.payload,
+			.jumbo = p.jumbo,
+			.flags = p.tcp_flags,
+			.egress = dir == EGRESS,
+		};
+
+		mark_moved();
+		if (insert(skb, table, &f) == 0)
+			goto counted;
+		/* Another CPU was first: its record is as good. */
+		v = bpf_map_lookup_elem(table, &p.key);
+		if (!v)
+			goto rest;
+	}
+	measure(skb, p.payload, p.jumbo, &s);
+	add_packet(dir == EGRESS ? &v->tx : &v->rx, &s);
+	if (p.tcp_flags & ~v->flags[dir])
+		add_flags(v, dir, p.tcp_flags);
+	if (dir == EGRESS && !v->sender)
+		read_sender(skb, v, &p.key);
+	if (dir == EGRESS && p.key.protocol == IPPROTO_TCP)
+		read_health(skb, v);
+counted:
+	if (p.icmp_error)
+		blame_quoted(skb, table, &p, dir == EGRESS);
+	return NEXT;
+rest:
+	count_rest(skb, &r);
+	return NEXT;
+}
+
+#endif

@@ -1,0 +1,315 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package flow
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/orb8/orb8/internal/event"
+	"github.com/orb8/orb8/internal/netns"
+)
+
+// loopback has this index in every namespace.
+const loopback = 1
+
+// space is a network namespace that the tap is in, or is to be in. Nothing of
+// it stays open: an open descriptor would keep a dead one alive.
+type space struct {
+	event.Namespace
+	own bool
+	// What the own namespace calls it; unknownNsid before it was asked.
+	nsid  int
+	ports map[uint32]*port
+	// Loaded while it is being synchronised, and kept in the own namespace.
+	programs map[constants]*instance
+}
+
+// The kernel's words for a namespace without a name, and for no answer yet.
+const unknownNsid = -1
+
+func newSpace(inode uint32, own bool) *space {
+	return &space{
+		Namespace: event.Namespace{Netns: inode, Own: own, Since: time.Now()},
+		own:       own,
+		nsid:      unknownNsid,
+		ports:     make(map[uint32]*port),
+		programs:  make(map[constants]*instance),
+	}
+}
+
+// addition is a namespace that the follower has not taken up yet.
+type addition struct {
+	netns uint32
+	name  string
+	since time.Time
+}
+
+// maxQueue bounds the namespaces that wait to be tapped; what is beyond it is
+// found again by the next look.
+const maxQueue = 16384
+
+// Add has another namespace tapped, by Follow. name is how people know it, since
+// when it is there; it may carry packets from then on. It tells whether there
+// was room to remember it.
+func (t *Tap) Add(netns uint32, name string, since time.Time) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed || len(t.queue) >= maxQueue {
+		return false
+	}
+	t.queue = append(t.queue, addition{netns, name, since})
+	select {
+	case t.added <- struct{}{}:
+	default:
+	}
+	return true
+}
+
+// takeUp taps what was added.
+func (t *Tap) takeUp() {
+	for {
+		t.mu.Lock()
+		if len(t.queue) == 0 || t.closed {
+			t.mu.Unlock()
+			return
+		}
+		a := t.queue[0]
+		t.queue = t.queue[1:]
+		if len(t.queue) == 0 {
+			t.queue = nil
+		}
+		s := t.spaces[a.netns]
+		if s == nil {
+			s = newSpace(a.netns, false)
+			t.spaces[a.netns] = s
+		}
+		if !s.own {
+			s.Name, s.Since = a.name, a.since
+		}
+		t.mu.Unlock()
+		t.syncSpace(s)
+	}
+}
+
+// Sync makes what is attached match the interfaces that exist, in all
+// namespaces. It returns an error only when those of the own namespace cannot
+// be listed; what cannot be tapped is reported by Interfaces and Namespaces,
+// and the rest goes on.
+func (t *Tap) Sync() error {
+	t.mu.Lock()
+	if t.closed {
+		t.mu.Unlock()
+		return errClosed
+	}
+	own := t.spaces[t.own.inode]
+	others := make([]*space, 0, len(t.spaces))
+	for _, s := range t.spaces {
+		if s != own {
+			others = append(others, s)
+		}
+	}
+	t.mu.Unlock()
+	err := t.syncSpace(own)
+	t.takeUp()
+	for _, s := range others {
+		_ = t.syncSpace(s) // noted in the space
+	}
+	return err
+}
+
+// syncSpace is Sync for one namespace.
+func (t *Tap) syncSpace(s *space) error {
+	err := t.syncLocked(s)
+	if errors.Is(err, netns.ErrGone) {
+		t.depart(s)
+	}
+	return err
+}
+
+func (t *Tap) syncLocked(s *space) error {
+	t.attaching.Lock()
+	defer t.attaching.Unlock()
+	if t.isClosed() {
+		return errClosed
+	}
+	err := t.enter(s, func() error {
+		t.name(s)
+		return t.syncInside(s)
+	})
+	if !s.own {
+		for c, p := range s.programs {
+			_ = p.Close() // what is attached keeps its own reference
+			delete(s.programs, c)
+		}
+	}
+	problem := ""
+	if err != nil {
+		problem = explain(err).Error()
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if s.Problem != problem && problem != "" {
+		t.log.Warn("network namespace not tapped", "netns", s.Netns, "name", s.Name, "error", err)
+	}
+	s.Problem = problem
+	if err == nil && s.Tapped.IsZero() {
+		s.Tapped = time.Now()
+	}
+	return err
+}
+
+func (t *Tap) isClosed() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.closed
+}
+
+// enter runs fn on a thread that is in the namespace.
+func (t *Tap) enter(s *space, fn func() error) error {
+	if s.own {
+		return t.own.do(fn)
+	}
+	if t.cfg.Enter == nil {
+		return errors.New("other namespaces cannot be entered here")
+	}
+	return t.cfg.Enter(s.Netns, fn)
+}
+
+// name asks what the own namespace calls the one that the thread is in, and has
+// it named where it has no name: links tell by it where they are.
+func (t *Tap) name(s *space) {
+	if s.own || s.nsid != unknownNsid {
+		return
+	}
+	f, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		return
+	}
+	defer f.Close()
+	nsid, err := t.own.nsid(int(f.Fd()))
+	if err != nil {
+		t.log.Debug("namespace has no name", "netns", s.Netns, "error", err)
+		return
+	}
+	t.mu.Lock()
+	s.nsid = nsid
+	t.mu.Unlock()
+}
+
+// depart notes that a namespace has died: its interfaces are gone with it.
+func (t *Tap) depart(s *space) {
+	t.attaching.Lock()
+	defer t.attaching.Unlock()
+	t.mu.Lock()
+	delete(t.spaces, s.Netns)
+	for _, p := range s.ports {
+		p.abandon()
+		p.Problem, p.Left = gone, true
+		if p.gone.IsZero() {
+			p.gone = time.Now()
+		}
+		t.left = append(t.left, p)
+	}
+	t.mu.Unlock()
+	t.setScene(s.Netns, nil)
+	t.cfg.Gone(s.Netns)
+}
+
+// Namespaces tells which namespaces are tapped, since when, and which are not.
+func (t *Tap) Namespaces() []event.Namespace {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	out := make([]event.Namespace, 0, len(t.spaces))
+	for _, s := range t.spaces {
+		out = append(out, s.Namespace)
+	}
+	return out
+}
+
+// ownNetns is the namespace of the agent; it may be held.
+type ownNetns struct {
+	inode  uint32
+	file   *os.File
+	handle *netlink.Handle
+}
+
+func (o *ownNetns) open() (err error) {
+	if o.file, err = os.Open("/proc/thread-self/ns/net"); err != nil {
+		return fmt.Errorf("own network namespace: %w", err)
+	}
+	if o.inode, err = inode(o.file); err != nil {
+		return fmt.Errorf("own network namespace: %w", err)
+	}
+	if o.handle, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
+		return fmt.Errorf("own network namespace: %w", err)
+	}
+	return nil
+}
+
+func inode(f *os.File) (uint32, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return 0, &os.PathError{Op: "stat", Path: f.Name(), Err: err}
+	}
+	return uint32(st.Ino), nil
+}
+
+// nsid of the namespace that fd is open on, as seen from the own one.
+func (o *ownNetns) nsid(fd int) (int, error) {
+	id, err := o.handle.GetNetNsIdByFd(fd)
+	if err != nil || id >= 0 {
+		return id, err
+	}
+	err = o.handle.SetNetNsIdByFd(fd, unknownNsid) // the kernel chooses
+	if err != nil && !errors.Is(err, unix.EEXIST) {
+		return unknownNsid, err
+	}
+	return o.handle.GetNetNsIdByFd(fd)
+}
+
+// do runs fn on a thread in the own namespace: nearly always it is there
+// already. A thread that cannot go back ends with its goroutine.
+func (o *ownNetns) do(fn func() error) error {
+	runtime.LockOSThread()
+	f, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		runtime.UnlockOSThread()
+		return fmt.Errorf("own network namespace: %w", err)
+	}
+	defer f.Close()
+	if here, err := inode(f); err == nil && here == o.inode {
+		defer runtime.UnlockOSThread()
+		return fn()
+	}
+	if err := unix.Setns(int(o.file.Fd()), unix.CLONE_NEWNET); err != nil {
+		runtime.UnlockOSThread()
+		return fmt.Errorf("own network namespace: %w", err)
+	}
+	defer func() {
+		if unix.Setns(int(f.Fd()), unix.CLONE_NEWNET) == nil {
+			runtime.UnlockOSThread()
+		}
+	}()
+	return fn()
+}
+
+// Close is idempotent.
+func (o *ownNetns) Close() error {
+	if o.handle != nil {
+		o.handle.Close()
+		o.handle = nil
+	}
+	if o.file == nil {
+		return nil
+	}
+	err := o.file.Close()
+	o.file = nil
+	return err
+}
