@@ -394,3 +394,44 @@ func TestRefreshEnds(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// A connection that waits at a multipath listener is one of the kernel's own
+// TCP sockets for now, as the kernel marks it, and still not the kernel's.
+func TestWaitingToBeAccepted(t *testing.T) {
+	pair := bpftest.NewPair(t)
+	lc := net.ListenConfig{}
+	lc.SetMultipathTCP(true)
+	var l net.Listener
+	pair.B.Do(func() {
+		var err error
+		if l, err = lc.Listen(context.Background(), "tcp", pair.B.IP4.String()+":0"); err != nil {
+			t.Fatal(err)
+		}
+	})
+	defer l.Close()
+	conn := pair.A.DialTCP(netip.MustParseAddrPort(l.Addr().String())) // without multipath
+	far := ends(pair.B.Netns, event.TCP, conn.RemoteAddr(), conn.LocalAddr())
+	p := open(t, Config{Enter: func(_ uint32, fn func() error) (err error) {
+		pair.B.Do(func() { err = fn() })
+		return err
+	}})
+	marked := 0
+	pair.B.Do(func() {
+		err := list(t.Context(), p.tcp, func(r *record) {
+			if r.kernel && r.conn.RemotePort == far.RemotePort && r.conn.LocalPort == far.LocalPort {
+				marked++
+			}
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	})
+	if marked != 1 {
+		t.Errorf("the kernel marks %d sockets of the connection", marked)
+	}
+	p.Want(pair.B.Inode())
+	refresh(t, p)
+	if o, ok := p.Find(&far); !ok || o.Kernel || o.Final || o.PID != uint32(os.Getpid()) {
+		t.Errorf("it is %+v", o)
+	}
+}
