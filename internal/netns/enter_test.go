@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"testing"
 	"time"
 
@@ -40,13 +41,12 @@ func TestEnter(t *testing.T) {
 	w.inside(own)
 	path := filepath.Join(dir, "ns")
 	named, _ := add(t, path)
-	w.await(named, 1)
+	w.meet(named, "ns", 0)
 	w.inside(named)
 
 	r := settle(t)
 	w.inside(r.inode) // never found: by looking for it
-	w.Hint(r.pid)
-	w.await(r.inode, 1)
+	w.meet(r.inode, "", r.pid)
 	w.inside(r.inode)
 
 	broken := errors.New("broken")
@@ -77,7 +77,7 @@ func TestEnterByStaleReferences(t *testing.T) {
 	w := watchDirs(t, Config{Dirs: []string{dir}, Sweep: time.Hour})
 	path, moved := filepath.Join(dir, "ns"), filepath.Join(dir, "moved")
 	inode, _ := add(t, path)
-	w.await(inode, 1)
+	w.meet(inode, "ns", 0)
 	if err := os.WriteFile(moved, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -85,7 +85,7 @@ func TestEnterByStaleReferences(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { remove(moved) })
-	bpftest.Eventually(t, "both names", func() bool { return len(w.paths(inode)) == 2 })
+	bpftest.Eventually(t, "both names", func() bool { return slices.Contains(w.paths(inode), moved) })
 	r := settle(t)
 	// As a recycled process number, and a file that is mounted on anew.
 	w.mu.Lock()
@@ -126,14 +126,14 @@ func TestNothingIsPinned(t *testing.T) {
 	path := filepath.Join(dir, "ns")
 	named, _ := add(t, path)
 	r := settle(t)
-	w.Hint(r.pid)
 	for _, c := range []struct {
 		name  string
+		file  string
 		inode uint32
 		pid   uint32
 		end   func()
-	}{{"named", named, 0, func() { remove(path) }}, {"process", r.inode, r.pid, r.end}} {
-		w.await(c.inode, 1)
+	}{{"named", "ns", named, 0, func() { remove(path) }}, {"process", "", r.inode, r.pid, r.end}} {
+		w.meet(c.inode, c.file, c.pid)
 		err := w.Enter(c.inode, func() error {
 			here, err := unix.Open(ownPath, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 			if err != nil {

@@ -34,15 +34,32 @@ type watched struct {
 // watchDirs runs a watcher until the test ends.
 func watchDirs(t testing.TB, cfg Config) *watched {
 	t.Helper()
+	w := newWatched(t, cfg)
+	w.start()
+	return w
+}
+
+func newWatched(t testing.TB, cfg Config) *watched {
 	w := &watched{t: t}
+	also := cfg.Found
 	cfg.Found = func(ns Namespace) {
 		now := time.Now()
 		w.mu.Lock()
-		defer w.mu.Unlock()
 		w.found = append(w.found, ns)
 		w.when = append(w.when, now)
+		w.mu.Unlock()
+		if also != nil {
+			also(ns)
+		}
 	}
 	w.Watcher = New(cfg)
+	return w
+}
+
+// start runs it, and returns after the first sweep.
+func (w *watched) start() {
+	t := w.t
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- w.Run(ctx) }()
@@ -54,7 +71,6 @@ func watchDirs(t testing.TB, cfg Config) *watched {
 	})
 	t.Cleanup(w.stop)
 	bpftest.Eventually(t, "the first sweep", func() bool { return w.Stats().Sweeps > 0 })
-	return w
 }
 
 // troubles are the problems but for one that is the machine's: it may have
@@ -98,6 +114,33 @@ func (w *watched) await(inode uint32, n int) (Namespace, time.Time) {
 		w.t.Errorf("found %d times, want %d", got, n)
 	}
 	return ns, when
+}
+
+// meet waits until a namespace is found by a name or a process. Its number may
+// be known as that of another one, of somebody else on this machine, that is
+// gone: the agent is told of that, here it is forgotten first.
+func (w *watched) meet(inode uint32, name string, pid uint32) (ns Namespace, when time.Time) {
+	w.t.Helper()
+	w.Forget(inode)
+	if pid != 0 {
+		w.Hint(pid)
+	}
+	bpftest.Eventually(w.t, "a namespace to be found", func() bool {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		i := slices.IndexFunc(w.found, func(ns Namespace) bool { return ns.Inode == inode && ns.Name == name && ns.PID == pid })
+		if i >= 0 {
+			ns, when = w.found[i], w.when[i]
+		}
+		return i >= 0
+	})
+	return ns, when
+}
+
+// named is a configuration that knows of no processes, and so nothing of other
+// tests.
+func named(t testing.TB, dirs ...string) Config {
+	return Config{Dirs: dirs, Proc: t.TempDir(), Sweep: time.Hour}
 }
 
 // onThread runs fn on a thread that is thrown away.

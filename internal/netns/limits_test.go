@@ -39,13 +39,21 @@ func runChild(t *testing.T, role string, attr *syscall.SysProcAttr) {
 // child plays a role in its own working directory; 0 is success.
 func child(role string) int {
 	c := &limited{found: make(chan Namespace, 100)}
-	dir, err := os.Getwd()
+	home, err := os.Getwd()
 	if err != nil {
 		fmt.Println(err)
 		return 1
 	}
-	c.dir = dir
-	c.watcher = New(Config{Dirs: []string{dir}, Sweep: time.Hour, Found: func(ns Namespace) { c.found <- ns }})
+	c.dir = filepath.Join(home, "netns")
+	cfg := Config{Dirs: []string{c.dir}, Sweep: time.Hour, Found: func(ns Namespace) { c.found <- ns }}
+	if role == "descriptors" {
+		cfg.Proc = home // without the namespaces of other tests
+	}
+	c.watcher = New(cfg)
+	if err := os.Mkdir(c.dir, 0o700); err != nil {
+		fmt.Println(err)
+		return 1
+	}
 	switch role {
 	case "descriptors":
 		err = c.descriptors()

@@ -74,8 +74,8 @@ type Watcher struct {
 	mu       sync.Mutex
 	known    map[uint32]*entry
 	files    map[string]uint32 // path: the namespace mounted on it
-	look     urgency     // of a sweep that was asked for
-	again    []reference // of forgotten namespaces, to be looked at anew
+	look     urgency           // of a sweep that was asked for
+	again    []reference       // of forgotten namespaces, to be looked at anew
 	problems map[string]string
 	stats    Stats
 }
@@ -99,7 +99,7 @@ type urgency int
 const (
 	someTime urgency = 0   // when the next one is due
 	soon     urgency = 100 // 1 % of a core
-	now      urgency = 20  // 5 % of a core
+	atOnce   urgency = 20  // 5 % of a core
 )
 
 // Stats of a watcher.
@@ -163,7 +163,7 @@ func (w *Watcher) Hint(pid uint32) {
 // sweeps asked for take at most 5 % of a core.
 func (w *Watcher) Look() {
 	w.mu.Lock()
-	w.look = now
+	w.look = atOnce
 	w.mu.Unlock()
 	w.rouse()
 }

@@ -172,7 +172,7 @@ func parseStart(b []byte) (uint64, bool) {
 // A slice of a sweep is short, so that files and hints need not wait for long.
 const (
 	sliceProcesses = 500
-	sliceTime      = 2 * time.Millisecond
+	sliceTime      = time.Millisecond
 )
 
 // sweep is one walk through the process table, in slices.
@@ -211,7 +211,7 @@ func (r *run) slice() bool {
 				r.seeProcess(inode, pid)
 			}
 		}
-		if i%64 == 63 && time.Since(begin) > sliceTime {
+		if i%32 == 31 && time.Since(begin) > sliceTime {
 			return true
 		}
 	}

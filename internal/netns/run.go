@@ -173,7 +173,7 @@ func (r *run) woken() {
 	r.mu.Lock()
 	again := r.again
 	r.again = nil
-	if r.look == now || r.wanted == someTime {
+	if r.look == atOnce || r.wanted == someTime {
 		r.wanted = r.look
 	}
 	r.look = someTime

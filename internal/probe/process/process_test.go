@@ -115,10 +115,14 @@ func TestExecInUnknownNetns(t *testing.T) {
 		bpftest.Eventually(t, "the exec to be told", func() bool { return len(h.of(ns.Inode())) > 0 })
 		_ = stdin.Close()
 		_ = cmd.Wait()
-		if got := h.of(ns.Inode()); len(got) != 1 || got[0] != uint32(cmd.Process.Pid) {
-			t.Errorf("told PIDs %v, want %d", got, cmd.Process.Pid)
+		// Its number may have been that of somebody else's before.
+		bpftest.Eventually(t, "its PID to be told", func() bool { return slices.Contains(h.of(ns.Inode()), uint32(cmd.Process.Pid)) })
+		if first := h.first(ns.Inode()); first.After(begin) {
+			took = append(took, first.Sub(begin))
 		}
-		took = append(took, h.first(ns.Inode()).Sub(begin))
+	}
+	if len(took) < 10 {
+		t.Fatalf("%d of 20 are new", len(took))
 	}
 	slices.Sort(took)
 	t.Logf("fork to callback: median %v, most %v", took[len(took)/2], took[len(took)-1])
@@ -134,10 +138,12 @@ func TestKnownNetnsIsSilent(t *testing.T) {
 	if err := p.Know(known.Inode()); err != nil {
 		t.Fatal(err)
 	}
+	// What was there before them, with their numbers.
+	wasKnown, wasOther := len(h.of(known.Inode())), len(h.of(other.Inode()))
 	loop(known, 10)
 	loop(other, 1) // comes after them in the ring
-	bpftest.Eventually(t, "the other namespace", func() bool { return len(h.of(other.Inode())) == 2 })
-	if got := h.of(known.Inode()); len(got) != 0 {
+	bpftest.Eventually(t, "the other namespace", func() bool { return len(h.of(other.Inode())) >= wasOther+2 })
+	if got := h.of(known.Inode()); len(got) != wasKnown {
 		t.Errorf("told %v of a known namespace", got)
 	}
 	for range 2 { // forgetting again is no error
@@ -146,7 +152,7 @@ func TestKnownNetnsIsSilent(t *testing.T) {
 		}
 	}
 	loop(known, 1)
-	bpftest.Eventually(t, "the forgotten namespace", func() bool { return len(h.of(known.Inode())) == 2 })
+	bpftest.Eventually(t, "the forgotten namespace", func() bool { return len(h.of(known.Inode())) >= wasKnown+2 })
 }
 
 func TestManyExecs(t *testing.T) {
@@ -154,12 +160,14 @@ func TestManyExecs(t *testing.T) {
 	start()
 	ns := bpftest.NewNetns(t)
 	const n = 2000
+	before := len(h.of(ns.Inode())) // of another with its number
 	loop(ns, n)
 	bpftest.Eventually(t, "all to be told or counted", func() bool {
-		return len(h.of(ns.Inode()))+int(p.Lost()) >= n+1
+		return len(h.of(ns.Inode()))-before+int(p.Lost()) >= n+1
 	})
-	t.Logf("%d told, %d lost", len(h.of(ns.Inode())), p.Lost())
-	if got := len(h.of(ns.Inode())); got > n+1 {
+	got := len(h.of(ns.Inode())) - before
+	t.Logf("%d told, %d lost", got, p.Lost())
+	if got > n+1 {
 		t.Errorf("%d events of %d execs", got, n+1)
 	}
 }
