@@ -34,18 +34,10 @@ type Agent struct {
 	health   *health.Server
 }
 
-// Open loads the tap, after removing what a killed agent left in the agent's
-// network namespace. Run attaches it.
+// Open loads the tap. Run attaches it, after removing what a killed agent left.
 func Open(cfg Config) (*Agent, error) {
 	if err := cfg.finish(); err != nil {
 		return nil, err
-	}
-	removed, err := flow.Cleanup(cfg.StateDir)
-	for _, r := range removed {
-		cfg.Log.Info("removed what an earlier agent left", "what", r)
-	}
-	if err != nil {
-		cfg.Log.Warn("cannot look for what an earlier agent left", "error", err)
 	}
 	a := &Agent{cfg: cfg}
 	if err := a.open(); err != nil {

@@ -10,8 +10,6 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
-
-	"github.com/orb8/orb8/internal/probe/flow"
 )
 
 // Process is what the agent's command line needs of its process.
@@ -50,11 +48,11 @@ func Main(ctx context.Context, p Process) int {
 	}
 	root.AddCommand(&cobra.Command{
 		Use:   "cleanup",
-		Short: "Remove what killed agents left in this network namespace; living ones keep theirs",
+		Short: "Remove what killed agents left in the machine's network namespaces; living ones keep theirs",
 		Args:  cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			usage = false
-			removed, err := flow.Cleanup(cfg.StateDir)
+			removed, err := cleanup(ctx, &cfg)
 			for _, r := range removed {
 				fmt.Fprintln(p.Stdout, "removed", r)
 			}

@@ -48,6 +48,9 @@ func (t *Tap) syncInside(s *space) error {
 	if err := t.survey(s, links); err != nil {
 		return err
 	}
+	if !s.cleaned {
+		t.clean(s)
+	}
 	masters := make(map[int]netlink.Link, len(links))
 	for _, l := range links {
 		masters[l.Attrs().Index] = l
@@ -167,7 +170,7 @@ func (t *Tap) attachBoth(s *space, p *port, encap string) error {
 	if err != nil {
 		return err
 	}
-	if err := t.attachPrograms(p, prog); err != nil {
+	if err := t.attachPrograms(s, p, prog); err != nil {
 		p.release()
 		return explain(err)
 	}
@@ -198,8 +201,8 @@ func (t *Tap) program(s *space, index, header uint32) (*instance, error) {
 	return p, nil
 }
 
-func (t *Tap) attachPrograms(p *port, progs *instance) error {
-	if t.cfg.Attach != AttachClsact && !t.refused {
+func (t *Tap) attachPrograms(s *space, p *port, progs *instance) error {
+	if t.cfg.Attach == AttachTCX || t.cfg.Attach == AttachAuto && !t.refused && prefersTCX(s, p.Iface.Index) {
 		err := attachTCX(p, progs)
 		if err == nil || t.cfg.Attach == AttachTCX {
 			return err
@@ -256,11 +259,26 @@ func (p *port) release() {
 	p.links, p.How = nil, ""
 }
 
+// clean removes what killed processes left in the namespace.
+func (t *Tap) clean(s *space) {
+	s.cleaned = true
+	removed, err := t.leftovers.Clean()
+	for _, r := range removed {
+		t.log.Info("removed what an earlier agent left", "what", r, "netns", s.Netns)
+	}
+	if err != nil {
+		t.log.Warn("cannot look for what an earlier agent left", "error", err)
+	}
+}
+
 // abandon is release where the interface cannot be reached any more.
 func (p *port) abandon() {
 	for _, c := range p.links {
-		if l, ok := c.(tcxLink); ok {
+		switch l := c.(type) {
+		case tcxLink:
 			_ = l.Close()
+		case clsactQdisc:
+			l.owner.dropQdisc(l.iface)
 		}
 	}
 	p.links = nil

@@ -15,6 +15,16 @@ import (
 // never sees it. So it attaches in front of all others, and looks again now and
 // then whether it still is there and in front.
 
+// prefersTCX tells how to attach where the kernel leaves the choice. A TCX link
+// ends with its process, however that ends, and runs before any filter, but
+// takes two grace periods of RCU, 20 ms or so, under the lock that all changes
+// of interfaces need. That is right for the few interfaces of the own namespace.
+// Those of containers come in hundreds and take their filters along when they
+// end; there TCX is for going in front of another's.
+func prefersTCX(s *space, index uint32) bool {
+	return s.own || tcxProgram(int(index), netlink.HANDLE_MIN_INGRESS) != "" || tcxProgram(int(index), netlink.HANDLE_MIN_EGRESS) != ""
+}
+
 // maxMoves is how often the tap goes to the front again before it lets another
 // have it, who may insist as well.
 const maxMoves = 3
@@ -42,6 +52,25 @@ func (t *Tap) recheck(p *port) bool {
 	}
 	t.note(p, before)
 	return true
+}
+
+// tcxProgram is the first foreign program in a TCX chain; those run before any
+// filter.
+func tcxProgram(index int, parent uint32) string {
+	at := ebpf.AttachTCXIngress
+	if parent == netlink.HANDLE_MIN_EGRESS {
+		at = ebpf.AttachTCXEgress
+	}
+	chain, err := link.QueryPrograms(link.QueryOptions{Target: index, Attach: at})
+	if err != nil {
+		return "" // no TCX
+	}
+	for _, other := range chain.Programs {
+		if name := programName(other.ID); !strings.HasPrefix(name, "flow_") {
+			return name
+		}
+	}
+	return ""
 }
 
 // note is what status says of a port.

@@ -18,13 +18,32 @@ import (
 	"github.com/orb8/orb8/internal/event"
 )
 
-// Cleanup removes, in the calling thread's network namespace, what earlier
-// processes left behind when they were killed, and tells what it removed.
-// What belongs to a living process stays.
-func Cleanup(stateDir string) ([]string, error) {
+// Leftovers is what processes left behind when they were killed: filters and
+// qdiscs of clsact. What belongs to a living process stays.
+type Leftovers struct {
+	dir    string
+	known  map[string]bool // token: its owner is dead
+	qdiscs map[event.Iface]bool
+	files  map[string][]event.Iface // of dead owners: what is not cleaned yet
+	err    error
+}
+
+// FindLeftovers looks which owners are dead.
+func FindLeftovers(stateDir string) *Leftovers {
 	if stateDir == "" {
 		stateDir = DefaultStateDir
 	}
+	d := &Leftovers{dir: stateDir, known: map[string]bool{}, qdiscs: map[event.Iface]bool{}, files: map[string][]event.Iface{}}
+	files, _ := filepath.Glob(tokenFile(stateDir, "*"))
+	for _, f := range files {
+		d.is(strings.TrimPrefix(filepath.Base(f), "clsact-"))
+	}
+	return d
+}
+
+// Clean removes what is in the calling thread's network namespace, and tells
+// what it removed.
+func (d *Leftovers) Clean() ([]string, error) {
 	netns, err := threadNetns()
 	if err != nil {
 		return nil, err
@@ -33,25 +52,49 @@ func Cleanup(stateDir string) ([]string, error) {
 	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
 		return nil, fmt.Errorf("list interfaces: %w", err)
 	}
-	dead := newDeadTokens(stateDir)
+	err = d.err
 	var removed []string
 	for _, l := range links {
-		did, e := cleanLink(l, netns, dead)
+		did, e := d.cleanLink(l, netns)
 		removed = append(removed, did...)
 		err = errors.Join(err, e)
 	}
-	return removed, errors.Join(err, dead.forget(netns))
+	return removed, errors.Join(err, d.forget(func(i event.Iface) bool { return i.Netns == netns }))
 }
 
-func cleanLink(l netlink.Link, netns uint32, dead *deadTokens) (removed []string, err error) {
+// Forget removes the notes of dead owners, once all namespaces were cleaned: what
+// is noted and was not found has ended with its namespace.
+func (d *Leftovers) Forget() error {
+	return d.forget(func(event.Iface) bool { return true })
+}
+
+func (d *Leftovers) forget(done func(event.Iface) bool) (err error) {
+	for f, made := range d.files {
+		d.files[f] = slices.DeleteFunc(made, done)
+		if len(d.files[f]) > 0 {
+			continue
+		}
+		delete(d.files, f)
+		if e := os.Remove(f); e != nil && !errors.Is(e, fs.ErrNotExist) {
+			err = errors.Join(err, e)
+		}
+	}
+	return err
+}
+
+func (d *Leftovers) cleanLink(l netlink.Link, netns uint32) (removed []string, err error) {
 	index, name := l.Attrs().Index, l.Attrs().Name
+	made := d.qdiscs[event.Iface{Netns: netns, Index: uint32(index)}]
+	if has, err := hasClsact(index); err != nil || !has {
+		return nil, unlessGone(err)
+	}
 	filters, err := clsactFilters(index)
 	if err != nil {
 		return nil, unlessGone(err)
 	}
 	for _, f := range filters {
 		b, ok := f.(*netlink.BpfFilter)
-		if !ok || !strings.HasPrefix(b.Name, filterPrefix) || !dead.is(strings.TrimPrefix(b.Name, filterPrefix)) {
+		if !ok || !strings.HasPrefix(b.Name, filterPrefix) || !d.is(strings.TrimPrefix(b.Name, filterPrefix)) {
 			continue
 		}
 		if err := unlessGone(netlink.FilterDel(b)); err != nil {
@@ -63,13 +106,10 @@ func cleanLink(l netlink.Link, netns uint32, dead *deadTokens) (removed []string
 		}
 		removed = append(removed, fmt.Sprintf("%s: %s filter %s", name, direction, b.Name))
 	}
-	if !dead.madeQdisc(event.Iface{Netns: netns, Index: uint32(index)}) {
+	if !made {
 		return removed, nil
 	}
-	if has, err := hasClsact(index); err != nil || !has {
-		return removed, unlessGone(err)
-	}
-	did, err := clsactQdisc(index).remove()
+	did, err := removeQdisc(index)
 	if err != nil {
 		return removed, fmt.Errorf("remove qdisc of %s: %w", name, err)
 	}
@@ -79,28 +119,9 @@ func cleanLink(l netlink.Link, netns uint32, dead *deadTokens) (removed []string
 	return removed, nil
 }
 
-// deadTokens knows which tokens belong to no living process, and the qdiscs
-// that their owners made.
-type deadTokens struct {
-	dir    string
-	known  map[string]bool
-	qdiscs map[event.Iface]bool
-	files  map[string][]event.Iface
-	err    error
-}
-
-func newDeadTokens(dir string) *deadTokens {
-	d := &deadTokens{dir: dir, known: map[string]bool{}, qdiscs: map[event.Iface]bool{}, files: map[string][]event.Iface{}}
-	files, _ := filepath.Glob(tokenFile(dir, "*"))
-	for _, f := range files {
-		d.is(strings.TrimPrefix(filepath.Base(f), "clsact-"))
-	}
-	return d
-}
-
 // is tells whether the owner of a token is dead: its file can be locked, or is
 // not there any more.
-func (d *deadTokens) is(token string) bool {
+func (d *Leftovers) is(token string) bool {
 	if dead, ok := d.known[token]; ok {
 		return dead
 	}
@@ -108,7 +129,7 @@ func (d *deadTokens) is(token string) bool {
 	return d.known[token]
 }
 
-func (d *deadTokens) look(token string) bool {
+func (d *Leftovers) look(token string) bool {
 	f, err := os.Open(tokenFile(d.dir, token))
 	if errors.Is(err, fs.ErrNotExist) {
 		return true
@@ -130,7 +151,7 @@ func (d *deadTokens) look(token string) bool {
 	for _, i := range made {
 		d.qdiscs[i] = true
 	}
-	d.files[token] = made
+	d.files[f.Name()] = made
 	return true
 }
 
@@ -159,23 +180,6 @@ func noted(dir string, i event.Iface) bool {
 		made, err := readNotes(f)
 		return err == nil && slices.Contains(made, i)
 	})
-}
-
-func (d *deadTokens) madeQdisc(i event.Iface) bool { return d.qdiscs[i] }
-
-// forget removes the files of dead owners whose work was all in this namespace.
-func (d *deadTokens) forget(netns uint32) error {
-	err := d.err
-	for token, made := range d.files {
-		elsewhere := false
-		for _, i := range made {
-			elsewhere = elsewhere || i.Netns != netns
-		}
-		if !elsewhere {
-			err = errors.Join(err, os.Remove(tokenFile(d.dir, token)))
-		}
-	}
-	return err
 }
 
 func threadNetns() (uint32, error) {

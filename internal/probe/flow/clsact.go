@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -36,6 +37,8 @@ const (
 type clsactOwner struct {
 	token string
 	file  *os.File
+	made  map[event.Iface]bool
+	lines int // in the file
 }
 
 func newClsactOwner(dir string) (*clsactOwner, error) {
@@ -44,7 +47,7 @@ func newClsactOwner(dir string) (*clsactOwner, error) {
 	}
 	var b [4]byte
 	_, _ = rand.Read(b[:])
-	o := &clsactOwner{token: hex.EncodeToString(b[:])}
+	o := &clsactOwner{token: hex.EncodeToString(b[:]), made: map[event.Iface]bool{}}
 	var err error
 	o.file, err = os.OpenFile(tokenFile(dir, o.token), os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o600)
 	if err != nil {
@@ -60,8 +63,29 @@ func tokenFile(dir, token string) string { return filepath.Join(dir, "clsact-"+t
 
 // noteQdisc writes down that the qdisc is ours, before it is made.
 func (o *clsactOwner) noteQdisc(i event.Iface) error {
+	o.made[i] = true
+	o.lines++
 	_, err := fmt.Fprintf(o.file, "%d %d\n", i.Netns, i.Index)
 	return err
+}
+
+// dropQdisc forgets a qdisc that is gone, now and then in the file, too: a node
+// sees many namespaces.
+func (o *clsactOwner) dropQdisc(i event.Iface) {
+	delete(o.made, i)
+	if o.lines < 64+2*len(o.made) {
+		return
+	}
+	// Killed in between, a qdisc without filters stays: nobody misses anything.
+	if o.file.Truncate(0) != nil {
+		return
+	}
+	o.lines = 0
+	for i := range maps.Clone(o.made) {
+		if o.noteQdisc(i) != nil {
+			return
+		}
+	}
 }
 
 // Close forgets the token; filters and qdiscs must be gone by then.
@@ -82,7 +106,7 @@ func (t *Tap) attachClsact(p *port, progs *instance) error {
 		return err
 	}
 	if made {
-		p.links = append(p.links, clsactQdisc(int(p.Iface.Index)))
+		p.links = append(p.links, clsactQdisc{t.owner, p.Iface})
 	}
 	for _, h := range hooks(p, progs) {
 		f := &netlink.BpfFilter{
@@ -184,10 +208,11 @@ func (f clsactFilter) Close() error { return unlessGone(netlink.FilterDel(f.BpfF
 
 // state looks for the filter where it was put, among those that run before.
 func (f clsactFilter) state() (attached bool, before string) {
+	before = tcxProgram(f.LinkIndex, f.Parent)
 	at := &netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: f.LinkIndex}}
 	filters, err := netlink.FilterList(at, f.Parent)
 	if err != nil {
-		return unlessGone(err) != nil, ""
+		return unlessGone(err) != nil, before
 	}
 	for _, other := range filters {
 		a := other.Attrs()
@@ -206,23 +231,27 @@ func (f clsactFilter) state() (attached bool, before string) {
 	return false, ""
 }
 
-type clsactQdisc int
+type clsactQdisc struct {
+	owner *clsactOwner
+	iface event.Iface
+}
 
 // state: its filters tell whether it is there.
 func (q clsactQdisc) state() (attached bool, before string) { return true, "" }
 
 // Close removes the qdisc unless somebody else's filter is on it by now.
 func (q clsactQdisc) Close() error {
-	_, err := q.remove()
+	q.owner.dropQdisc(q.iface)
+	_, err := removeQdisc(int(q.iface.Index))
 	return err
 }
 
-func (q clsactQdisc) remove() (removed bool, err error) {
-	filters, err := clsactFilters(int(q))
+func removeQdisc(index int) (removed bool, err error) {
+	filters, err := clsactFilters(index)
 	if err != nil || len(filters) > 0 {
 		return false, unlessGone(err)
 	}
-	err = netlink.QdiscDel(clsact(int(q)))
+	err = netlink.QdiscDel(clsact(index))
 	return err == nil, unlessGone(err)
 }
 

@@ -175,6 +175,10 @@ func (f *follower) look(all bool) {
 	}
 	t.mu.Unlock()
 	f.turn = (f.turn + 1) % looks
+	// By now each namespace was cleaned that can be.
+	if err := t.leftovers.Forget(); err != nil {
+		t.log.Warn("notes of earlier agents", "error", err)
+	}
 	for _, s := range part {
 		f.sync(s)
 	}

@@ -3,6 +3,7 @@
 package flow
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -267,7 +268,9 @@ func TestCleanupLeavesOthers(t *testing.T) {
 func cleanup(t *testing.T, ns *bpftest.Netns, dir string, want int) {
 	t.Helper()
 	ns.Do(func() {
-		removed, err := Cleanup(dir)
+		left := FindLeftovers(dir)
+		removed, err := left.Clean()
+		err = errors.Join(err, left.Forget())
 		if err != nil || len(removed) != want {
 			t.Errorf("removed %q (%v), want %d things", strings.Join(removed, "; "), err, want)
 		}

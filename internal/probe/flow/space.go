@@ -23,7 +23,8 @@ const loopback = 1
 // it stays open: an open descriptor would keep a dead one alive.
 type space struct {
 	event.Namespace
-	own bool
+	own     bool
+	cleaned bool // of what killed processes left
 	// What the own namespace calls it; unknownNsid before it was asked.
 	nsid  int
 	ports map[uint32]*port

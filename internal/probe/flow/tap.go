@@ -109,6 +109,7 @@ type Tap struct {
 	// attaching is held by whoever changes what is attached, before mu.
 	attaching sync.Mutex
 	owner     *clsactOwner
+	leftovers *Leftovers
 	refused   bool // this kernel has no TCX
 
 	// mu guards what is attached where; it is held for moments.
@@ -139,6 +140,7 @@ func Open(cfg Config) (*Tap, error) {
 		folded: restTotals{},
 		added:  make(chan struct{}, 1),
 	}
+	t.leftovers = FindLeftovers(cfg.StateDir)
 	t.layout.Store(&map[uint32]*scene{})
 	err := t.own.open()
 	if err == nil {
