@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/vishvananda/netlink"
@@ -23,9 +24,9 @@ type Wire struct {
 // 10.(100+n).0.0/16 and fd88:n::/32, and other hosts reach these through it.
 type Host struct {
 	End  // the uplink
+	Pods []*Pod
 	wire *Wire
 	n    int
-	pods int
 }
 
 const theSwitch = "switch"
@@ -195,13 +196,11 @@ func (n *Netns) running(names ...string) {
 	for _, name := range names {
 		Eventually(n.t, "carrier on "+name, func() bool {
 			l := n.Link(name)
-			switch l.Attrs().OperState {
-			case netlink.OperUp:
-				return true
-			case netlink.OperUnknown: // for tunnels, for good
-				return l.Type() != "bridge" && l.Type() != "veth" && l.Type() != "bond"
-			}
-			return false
+			s := l.Attrs().OperState
+			// What has no carrier says unknown for good, the others while they
+			// do not yet know, and come up, with reports, up to a second later.
+			return s == netlink.OperUp || s == netlink.OperUnknown && slices.Contains(
+				[]string{"device", "geneve", "gre", "ipip", "ipvlan", "sit", "vrf", "vxlan", "wireguard"}, l.Type())
 		})
 	}
 }

@@ -34,6 +34,9 @@ type Place struct {
 type Topology struct {
 	Client, Server *End
 	Places         []Place
+	Hosts          []*Host
+	// Packets that are too large are dropped on the way, and complained about.
+	Drops bool
 	// It does not carry this family.
 	No4, No6 bool
 	// What a client asks for to reach a server's address; nil where that is it.
@@ -78,7 +81,10 @@ func (l *Layout) Topology(t testing.TB) *Topology {
 	t.Helper()
 	RequireKernel(t, BPF)
 	RequireDevice(t, l.Needs...)
-	return l.Build(NewWire(t))
+	w := NewWire(t)
+	topo := l.Build(w)
+	topo.Hosts = w.hosts
+	return topo
 }
 
 // Reach is the address that a client asks for to reach a server.
@@ -176,7 +182,7 @@ func podLayouts() []Layout {
 		{Name: "redirected pod to host", Build: func(w *Wire) *Topology {
 			a, b := w.Host(), w.Host()
 			p := a.RoutedPod()
-			a.Attach(a.RedirectProgram(a.Name), Hook{Device: p.HostEnd, Either: true})
+			a.Attach(a.RedirectProgram(a.Name), Hook{Device: p.HostEnd, Clsact: true, Last: true})
 			return path(&p.End, &b.End, p.places(Forwarded)...)
 		}},
 	}
@@ -221,6 +227,8 @@ func overlayLayouts() []Layout {
 			x, y := join(&a.End, &b.End)
 			Through(a, b, x, y)
 			p, q := a.BridgePod(), b.BridgePod()
+			p.SetMTU(1400)
+			q.SetMTU(1400)
 			between := append(p.places(Carried), Place{a.Netns, x.Name, Forwarded}, Place{b.Netns, y.Name, Forwarded})
 			return path(&p.End, &q.End, append(between, q.places(Carried)...)...)
 		}
@@ -256,6 +264,14 @@ func overlayLayouts() []Layout {
 		{Name: "macvlan of the host", Build: hosts(one(func(e *End) *End { return e.Macvlan(24) }))},
 		{Name: "vxlan", Build: hosts(vxlan)},
 		{Name: "pods behind vxlan", Build: pods(vxlan)},
+		{Name: "pods with packets too large for vxlan", Build: func(w *Wire) *Topology {
+			t := pods(vxlan)(w)
+			for _, e := range []*End{t.Client, t.Server} {
+				e.SetMTU(1500)
+			}
+			t.Drops = true
+			return t
+		}},
 		{Name: "geneve", Needs: []string{"geneve"}, Build: hosts(geneve)},
 		{Name: "pods behind geneve", Needs: []string{"geneve"}, Build: pods(geneve)},
 		{Name: "wireguard", Needs: []string{"wireguard"}, Build: hosts(WireGuard)},

@@ -22,8 +22,9 @@ const cni = "cni0"
 // newPod makes a pod without an interface, and tells its number on the host.
 func (h *Host) newPod() (*Pod, int) {
 	h.t.Helper()
-	h.pods++
-	return &Pod{End: End{Netns: quietNetns(h.t)}, Host: h}, h.pods
+	p := &Pod{End: End{Netns: quietNetns(h.t)}, Host: h}
+	h.Pods = append(h.Pods, p)
+	return p, len(h.Pods)
 }
 
 // vethPod makes a pod with a veth to its host.

@@ -90,10 +90,11 @@ func (p *Program) Packets() (n uint64, err error) {
 type Hook struct {
 	Device string
 	Egress bool
-	// By a clsact filter and not by TCX; which the kernel decides with Either.
-	Clsact, Either bool
-	// Behind those that are there already, with clsact at the last priority.
-	Last bool
+	// By a clsact filter and not by TCX.
+	Clsact bool
+	// Behind those that are there already; with clsact at the last priority but
+	// one, or with After at the last.
+	Last, After bool
 }
 
 // Attach puts the program on a hook until the test ends.
@@ -101,12 +102,11 @@ func (n *Netns) Attach(p *Program, h Hook) {
 	n.t.Helper()
 	var l link.Link
 	n.Do(func() {
-		var err error
 		if !h.Clsact {
-			if l, err = attachTCX(n.lookup(h.Device), p, h); err == nil || !h.Either || !errors.Is(err, ebpf.ErrNotSupported) {
-				n.check(err)
-				return
-			}
+			var err error
+			l, err = attachTCX(n.lookup(h.Device), p, h)
+			n.check(err)
+			return
 		}
 		n.check(attachFilter(n.lookup(h.Device), p, h))
 	})
@@ -143,6 +143,9 @@ func attachFilter(dev netlink.Link, p *Program, h Hook) error {
 	}
 	if h.Last {
 		f.Priority = 0xfff0
+		if h.After {
+			f.Priority++
+		}
 	}
 	return netlink.FilterAdd(f)
 }
