@@ -27,6 +27,7 @@ type Agent struct {
 	cfg    Config
 	tap    *flow.Tap
 	spaces *namespaces // nil when only the own one is tapped
+	who    *identity
 	// Found at the start.
 	problems []string
 	node     *node
@@ -43,7 +44,8 @@ func Open(cfg Config) (*Agent, error) {
 	if err := a.open(); err != nil {
 		return nil, errors.Join(err, a.close())
 	}
-	a.node = &node{pipeline: newPipeline(cfg, a.tap), instance: rand.Uint64(), notes: a.notes}
+	line := newPipeline(cfg, a.tap, a.who.enricher(cfg.Node, a.tap.Own(), a.tap))
+	a.node = &node{pipeline: line, instance: rand.Uint64(), notes: a.notes}
 	a.serve()
 	return a, nil
 }
@@ -66,8 +68,9 @@ func (a *Agent) open() (err error) {
 	if a.tap, err = flow.Open(tap); err != nil {
 		return err
 	}
+	a.who = openIdentity(&a.cfg, a.spaces)
 	if a.spaces != nil {
-		a.spaces.open(a.tap, nil)
+		a.spaces.open(a.tap, a.who.remember)
 	}
 	return nil
 }
@@ -75,6 +78,9 @@ func (a *Agent) open() (err error) {
 func (a *Agent) close() (err error) {
 	if a.spaces != nil {
 		err = a.spaces.Close()
+	}
+	if a.who != nil {
+		err = errors.Join(err, a.who.Close())
 	}
 	if a.tap != nil {
 		if e := a.tap.Close(); e != nil {
@@ -86,7 +92,7 @@ func (a *Agent) close() (err error) {
 
 // notes is what is off, or cannot be done.
 func (a *Agent) notes() []string {
-	notes := slices.Clone(a.problems)
+	notes := append(slices.Clone(a.problems), a.who.problems()...)
 	if !a.cfg.Loopback {
 		notes = append(notes, "loopback is not tapped (ORB8_LOOPBACK)")
 	}
@@ -138,6 +144,7 @@ func (a *Agent) run(ctx context.Context, l *listeners) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return a.node.Run(ctx) })
 	g.Go(func() error { return a.tap.Follow(ctx) })
+	g.Go(func() error { return a.who.Run(ctx) })
 	if a.spaces != nil {
 		g.Go(func() error { return a.spaces.Run(ctx) })
 	}

@@ -35,6 +35,7 @@ type Config struct {
 	StateDir           string
 	Netns              string
 	Loopback           bool
+	Cgroup             string
 }
 
 // Which network namespaces are tapped.
@@ -68,6 +69,7 @@ func (c *Config) settings() []setting {
 		{"attach", "ORB8_ATTACH", "how to attach: auto, tcx, clsact", &c.Attach},
 		{"netns", "ORB8_NETNS", "network namespaces to tap: all of the machine, or only the agent's own", &c.Netns},
 		{"loopback", "ORB8_LOOPBACK", "tap loopback, too", &c.Loopback},
+		{"cgroup", "ORB8_CGROUP", "cgroup (v2) below which it is noted who makes sockets; none for nowhere (default: everywhere)", &c.Cgroup},
 		{"state-dir", "ORB8_STATE_DIR", "where attachments that outlive a killed agent are noted", &c.StateDir},
 	}
 }

@@ -82,7 +82,7 @@ func (n *node) losses(interfaces []store.InterfaceAudit) []event.Loss {
 			losses = append(losses, l)
 		}
 	}
-	return losses
+	return append(losses, n.who.Losses()...)
 }
 
 // Status tells how the node does.

@@ -68,13 +68,13 @@ type visit struct {
 // question has its own.
 const auditShare = 500
 
-func newPipeline(cfg Config, tap *flow.Tap) *pipeline {
+func newPipeline(cfg Config, tap *flow.Tap, who *enrich.Enricher) *pipeline {
 	now := time.Now()
 	return &pipeline{
 		cfg:     cfg,
 		log:     cfg.Log,
 		tap:     tap,
-		who:     enrich.New(cfg.Node),
+		who:     who,
 		flows:   store.NewFlows(store.Limits{Flows: cfg.MaxFlows, Timeout: cfg.FlowTimeout}),
 		feed:    store.NewFeed(store.FeedConfig{Queue: cfg.FollowerQueue}),
 		visits:  make(chan visit),
@@ -96,6 +96,7 @@ func (p *pipeline) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
+			p.who.Again(p.flows.Get)
 			if p.idle < maxIdle && p.tap.Quiet() {
 				p.idle++
 				continue

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"testing"
 
+	"github.com/orb8/orb8/internal/enrich"
 	"github.com/orb8/orb8/internal/event"
 	"github.com/orb8/orb8/internal/store"
 )
@@ -19,7 +20,7 @@ func testPipeline(t testing.TB) *pipeline {
 	if err := cfg.finish(); err != nil {
 		t.Fatal(err)
 	}
-	return newPipeline(cfg, nil)
+	return newPipeline(cfg, nil, enrich.New("n1"))
 }
 
 func someDeltas(n int) []event.Delta {

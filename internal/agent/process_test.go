@@ -72,6 +72,7 @@ func command(dir string, env []string, args ...string) (*exec.Cmd, *buffer) {
 	cmd.Env = append([]string{
 		asAgent + "=1",
 		"ORB8_NODE_NAME=n1",
+		"ORB8_CGROUP=none",
 		"ORB8_NETNS=own", // others are their own tests
 		"ORB8_SOCKET=" + filepath.Join(dir, "agent.sock"),
 		"ORB8_STATE_DIR=" + dir,

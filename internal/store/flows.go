@@ -109,6 +109,14 @@ func (s *Flows) Apply(d *event.Delta) (f *event.Flow, happened Happened, identif
 	return f, advance(f, d), identify
 }
 
+// Get returns the flow of a connection, good until the next Apply, or nil.
+func (s *Flows) Get(c event.Conn) *event.Flow {
+	if i, ok := s.index[c]; ok && !s.at(i).Carried {
+		return s.at(i)
+	}
+	return nil
+}
+
 // leave is where the traffic of a connection goes that is not in the table.
 func (s *Sums) leave(carried bool) *event.Traffic {
 	if carried {

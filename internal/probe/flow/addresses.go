@@ -31,6 +31,7 @@ func (t *Tap) setAddresses(addrs []netlink.Addr) error {
 			want[ip] = true
 		}
 	}
+	t.ownAddresses.Store(&want)
 	bits := addressBits(want)
 	for ip := range want {
 		err := t.kernel.addresses.Put(ip, uint8(0))
@@ -59,6 +60,12 @@ func (t *Tap) setAddresses(addrs []netlink.Addr) error {
 		}
 	}
 	return it.Err()
+}
+
+// OwnAddress tells whether an address is one of the own namespace's.
+func (t *Tap) OwnAddress(ip event.IP) bool {
+	set := t.ownAddresses.Load()
+	return set != nil && (*set)[ip]
 }
 
 // addressBits has a bit for the last two bytes of each address.

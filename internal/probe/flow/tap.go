@@ -122,6 +122,8 @@ type Tap struct {
 	added  chan struct{} // something is in queue
 	queue  []addition
 	layout atomic.Pointer[map[uint32]*scene]
+	// Of the own namespace. The map is not written to.
+	ownAddresses atomic.Pointer[map[event.IP]bool]
 }
 
 var errClosed = errors.New("flow tap is closed")
@@ -200,6 +202,9 @@ func explain(err error) error {
 	}
 	return err
 }
+
+// Own is the inode of the tap's own namespace.
+func (t *Tap) Own() uint32 { return t.own.inode }
 
 // KernelMemory is what the kernel charges for the maps, in bytes.
 func (t *Tap) KernelMemory() uint64 {
