@@ -35,6 +35,10 @@ func newChanged(path string) (*changed, error) {
 	if c.coll, err = ebpf.NewCollection(spec); err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
+	if err = c.join(); err != nil {
+		c.close()
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
 	c.ingress, c.egress = c.coll.Programs["flow_ingress"], c.coll.Programs["flow_egress"]
 	if c.ingress == nil || c.egress == nil {
 		c.close()
@@ -48,6 +52,24 @@ func newChanged(path string) (*changed, error) {
 	}
 	c.forget = c.epoch
 	return c, c.epoch()
+}
+
+// join gives the short way its long way, where the object has them apart.
+func (c *changed) join() error {
+	rare := c.coll.Maps["flow_rare"]
+	if rare == nil {
+		return nil
+	}
+	for dir, name := range []string{"flow_rare_ingress", "flow_rare_egress"} {
+		p := c.coll.Programs[name]
+		if p == nil {
+			return fmt.Errorf("no program %s", name)
+		}
+		if err := rare.Put(uint32(dir), p); err != nil {
+			return fmt.Errorf("join programs: %w", err)
+		}
+	}
+	return nil
 }
 
 // epoch swaps the tables and empties the old one, whatever its layout.

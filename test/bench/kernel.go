@@ -4,7 +4,6 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"time"
 )
 
@@ -37,13 +36,13 @@ func titled(measure, variant string) string {
 
 // timed measures variants in some places under traffic that is already
 // running; one result a place.
-func (b *bench) timed(ring bool, places ...place) ([]results, error) {
+func (b *bench) timed(pick choice, places ...place) ([]results, error) {
 	out := make([]results, len(places))
 	for i := range out {
 		out[i] = results{}
 	}
 	err := withStats(func() error {
-		return b.interleave(ring, func(v *variant) error {
+		return b.interleave(pick, func(v *variant) error {
 			ns, err := v.measure(places, func() error {
 				time.Sleep(b.slice)
 				return nil
@@ -73,34 +72,6 @@ func (b *bench) ratio(measure string, limit *bar, got results) {
 	}
 }
 
-func (b *bench) udpHot() error {
-	sinks, err := newSinks(b.lab.far, farAddr(), hotFlows)
-	if err != nil {
-		return err
-	}
-	defer sinks.close()
-	src, err := newUDPSource(b.lab.near, farAddr(), sendBatch, hotFlows)
-	if err != nil {
-		return err
-	}
-	defer src.close()
-	src.repeat(hotFlows)
-	w := startWorker(0, func() (int, error) { return src.send(sendBatch) })
-	defer w.end()
-	all, err := b.timed(true, b.lab.nearEgress())
-	if err != nil {
-		return err
-	}
-	got := all[0]
-	b.net(fmt.Sprintf("UDP egress, %d hot flows, net", hotFlows), atMost(80), got)
-	b.ratio("  the same ÷ plain", atMost(1.2), got)
-	row := result{Measure: "  an event a packet on a ring ÷ tap", Unit: "×", Bar: atLeast(25)}
-	row = row.of(got.net("ring").over(got.net("tap")))
-	row.Baselines = []baseline{{"ring", got.net("ring").median(), "ns"}}
-	b.add(row)
-	return w.end()
-}
-
 func (b *bench) tcpBulk() error {
 	flood, err := newTCPFlood(b.lab)
 	if err != nil {
@@ -111,7 +82,7 @@ func (b *bench) tcpBulk() error {
 		name string
 		at   place
 	}{{"egress", b.lab.nearEgress()}, {"ingress", b.lab.farIngress()}} {
-		got, err := b.timed(false, d.at)
+		got, err := b.timed(usual, d.at)
 		if err != nil {
 			return err
 		}
@@ -140,7 +111,7 @@ func (b *bench) manyFlows() error {
 	at := []place{b.lab.nearEgress()}
 	fresh, again := results{}, results{}
 	err = withStats(func() error {
-		return b.interleave(false, func(v *variant) error {
+		return b.interleave(usual, func(v *variant) error {
 			if err := v.used(at, pass); err != nil {
 				return err
 			}
@@ -192,7 +163,7 @@ func (b *bench) twoCPUs() error {
 	defer w0.end()
 	w1 := startWorker(1, func() (int, error) { return far.send(sendBatch) })
 	defer w1.end()
-	got, err := b.timed(false, b.lab.nearEgress(), b.lab.nearIngress())
+	got, err := b.timed(usual, b.lab.nearEgress(), b.lab.nearIngress())
 	if err != nil {
 		return err
 	}

@@ -83,9 +83,10 @@ type lab struct {
 
 var errLab = errors.New("the benchmark needs root and network namespaces")
 
-// Addresses of the two ends, and a net behind far that has many.
-func nearAddr() netip.Addr     { return netip.MustParseAddr("10.77.0.1") }
-func farAddr() netip.Addr      { return netip.MustParseAddr("10.77.0.2") }
+// Addresses of the two ends, and a net behind far that has many. The last two
+// bytes are not those of 127.0.0.1: by them the tap knows most packets of others.
+func nearAddr() netip.Addr     { return netip.MustParseAddr("10.77.7.1") }
+func farAddr() netip.Addr      { return netip.MustParseAddr("10.77.7.2") }
 func behindFar() netip.Addr    { return netip.MustParseAddr("10.78.0.1") }
 func farPrefix() string        { return "10.78.0.0/16" }
 func cidr(a netip.Addr) string { return a.String() + "/24" }

@@ -90,6 +90,7 @@ func run(args []string) error {
 	}
 	for _, g := range []group{
 		{"udp", b.udpHot},
+		{"carried", b.carried},
 		{"tcp", b.tcpBulk},
 		{"many", b.manyFlows},
 		{"cpus", b.twoCPUs},
@@ -119,7 +120,7 @@ func (b *bench) open() (err error) {
 	if b.lab, err = newLab(); err != nil {
 		return err
 	}
-	b.load, err = load(b.compare)
+	b.load, err = load(b.lab.nearDev, b.compare)
 	return err
 }
 

@@ -27,6 +27,21 @@ type variant struct {
 	ingress, egress *ebpf.Program
 	// forget empties its table; nil where it has none.
 	forget func() error
+	// sees tells how it counted what was sent since it was asked before; nil for
+	// what has no choice.
+	sees func() (kind, error)
+}
+
+// saw fails unless that is how it counted.
+func (v *variant) saw(want kind) error {
+	if v.sees == nil {
+		return nil
+	}
+	got, err := v.sees()
+	if err == nil && got != want {
+		err = fmt.Errorf("%s: packets counted as %q, not %q", v.name, got, want)
+	}
+	return err
 }
 
 func (v *variant) program(p place) *ebpf.Program {
