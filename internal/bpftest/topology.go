@@ -140,8 +140,6 @@ func quietNetns(t testing.TB) *Netns {
 	n := NewNetns(t)
 	for name, value := range map[string]string{
 		"accept_ra": "0", "router_solicitations": "0", "dad_transmits": "0", "accept_dad": "0",
-		// The second report of a multicast group; the first goes out at once.
-		"mldv2_unsolicited_report_interval": "2000000000",
 	} {
 		n.Sysctl("ipv6/conf/default/"+name, value)
 	}
@@ -151,6 +149,7 @@ func quietNetns(t testing.TB) *Netns {
 		n.Sysctl("ipv4/conf/"+which+"/arp_ignore", "1")
 		n.Sysctl("ipv4/conf/"+which+"/arp_announce", "2")
 	}
+	n.withoutReports()
 	n.linkUp("lo")
 	return n
 }

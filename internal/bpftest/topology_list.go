@@ -118,7 +118,8 @@ func Layouts() []Layout {
 	}
 	all = append(all, podLayouts()...)
 	all = append(all, natLayouts()...)
-	return append(all, overlayLayouts()...)
+	all = append(all, tunnelLayouts()...)
+	return append(all, stackedLayouts()...)
 }
 
 // path is a topology whose ends are the sockets' own.
@@ -208,77 +209,5 @@ func natLayouts() []Layout {
 			}
 			return t
 		}},
-	}
-}
-
-func overlayLayouts() []Layout {
-	// tunnel is a layout between two hosts, and one between pods behind them.
-	type tunnel = func(a, b *End) (x, y *End)
-	hosts := func(join tunnel) func(*Wire) *Topology {
-		return func(w *Wire) *Topology {
-			a, b := w.Host(), w.Host()
-			x, y := join(&a.End, &b.End)
-			return path(x, y, Place{a.Netns, a.Name, Carried}, Place{b.Netns, b.Name, Carried})
-		}
-	}
-	pods := func(join tunnel) func(*Wire) *Topology {
-		return func(w *Wire) *Topology {
-			a, b := w.Host(), w.Host()
-			x, y := join(&a.End, &b.End)
-			Through(a, b, x, y)
-			p, q := a.BridgePod(), b.BridgePod()
-			p.SetMTU(1400)
-			q.SetMTU(1400)
-			between := append(p.places(Carried), Place{a.Netns, x.Name, Forwarded}, Place{b.Netns, y.Name, Forwarded})
-			return path(&p.End, &q.End, append(between, q.places(Carried)...)...)
-		}
-	}
-	one := func(dev func(e *End) *End) tunnel {
-		return func(a, b *End) (x, y *End) { return dev(a), dev(b) }
-	}
-	vxlan := func(a, b *End) (x, y *End) { return VXLAN(a, b, 7) }
-	geneve := func(a, b *End) (x, y *End) { return Geneve(a, b, 8) }
-	ip := func(kind string) tunnel {
-		return func(a, b *End) (x, y *End) { return IPTunnel(a, b, kind) }
-	}
-	only := func(v6 bool, build func(*Wire) *Topology) func(*Wire) *Topology {
-		return func(w *Wire) *Topology {
-			t := build(w)
-			t.No4, t.No6 = v6, !v6
-			return t
-		}
-	}
-	vlan := func(e *End) *End { return e.VLAN(7, false) }
-	return []Layout{
-		{Name: "vlan", Needs: []string{"vlan"}, Build: hosts(one(vlan))},
-		{Name: "two tags", Needs: []string{"vlan"}, Build: func(w *Wire) *Topology {
-			a, b := w.Host(), w.Host()
-			c, d := a.VLAN(9, true), b.VLAN(9, true)
-			return path(c.VLAN(7, false), d.VLAN(7, false),
-				Place{a.Netns, a.Name, Carried}, Place{a.Netns, c.Name, Carried}, Place{b.Netns, b.Name, Carried}, Place{b.Netns, d.Name, Carried})
-		}},
-		{Name: "vlan on a bond", Needs: []string{"bond", "vlan"}, Build: func(w *Wire) *Topology {
-			a, b := w.BondHost(), w.Host()
-			return path(vlan(&a.End), vlan(&b.End), Place{a.Netns, "eth0", Member}, Place{a.Netns, a.Name, Carried}, Place{b.Netns, b.Name, Carried})
-		}},
-		{Name: "macvlan of the host", Build: hosts(one(func(e *End) *End { return e.Macvlan(24) }))},
-		{Name: "vxlan", Build: hosts(vxlan)},
-		{Name: "pods behind vxlan", Build: pods(vxlan)},
-		{Name: "pods with packets too large for vxlan", Build: func(w *Wire) *Topology {
-			t := pods(vxlan)(w)
-			for _, e := range []*End{t.Client, t.Server} {
-				e.SetMTU(1500)
-			}
-			t.Drops = true
-			return t
-		}},
-		{Name: "geneve", Needs: []string{"geneve"}, Build: hosts(geneve)},
-		{Name: "pods behind geneve", Needs: []string{"geneve"}, Build: pods(geneve)},
-		{Name: "wireguard", Needs: []string{"wireguard"}, Build: hosts(WireGuard)},
-		{Name: "pods behind wireguard", Needs: []string{"wireguard"}, Build: pods(WireGuard)},
-		{Name: "ipip", Needs: []string{"ipip"}, Build: only(false, hosts(ip("ipip")))},
-		{Name: "pods behind ipip", Needs: []string{"ipip"}, Build: only(false, pods(ip("ipip")))},
-		{Name: "sit", Needs: []string{"sit"}, Build: only(true, hosts(ip("sit")))},
-		{Name: "gre", Needs: []string{"gre"}, Build: hosts(ip("gre"))},
 	}
 }

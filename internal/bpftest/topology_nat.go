@@ -61,6 +61,23 @@ func (n *Netns) LoseOneIn(every uint32) {
 	})
 }
 
+// withoutReports keeps the namespace from reporting multicast groups (MLDv2),
+// which it does when addresses come up and again at random. Only packets of its
+// own are looked at.
+func (n *Netns) withoutReports() {
+	n.t.Helper()
+	policy := nftables.ChainPolicyAccept
+	n.nft(&nftables.Chain{
+		Name: "reports", Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookOutput, Priority: nftables.ChainPriorityFilter, Policy: &policy,
+	}, []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{unix.IPPROTO_ICMPV6}},
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{143}},
+		&expr.Verdict{Kind: expr.VerdictDrop},
+	})
+}
+
 func (n *Netns) nat(hook *nftables.ChainHook, priority *nftables.ChainPriority, rule []expr.Any) {
 	n.t.Helper()
 	name := "dst"
