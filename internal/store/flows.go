@@ -42,6 +42,7 @@ type Flows struct {
 	applied   uint64
 	evicted   uint64
 	carried   int // of those in the index
+	shrinking bool
 }
 
 // Sums are the totals of one interface.
@@ -70,6 +71,9 @@ func NewFlows(l Limits) *Flows {
 
 // Begin starts an epoch; epochs count up from 1.
 func (s *Flows) Begin() uint64 {
+	if s.shrinking {
+		s.shrink()
+	}
 	s.epoch++
 	return s.epoch
 }
@@ -154,7 +158,7 @@ func (s *Flows) find(d *event.Delta) *event.Flow {
 }
 
 func (s *Flows) insert(d *event.Delta) *event.Flow {
-	if len(s.index) >= s.limits.Flows && !s.evictOne() {
+	if len(s.index) >= s.limits.Flows && !s.evictOne(s.epoch) {
 		return nil
 	}
 	i := s.slot()
@@ -198,13 +202,13 @@ func (s *Flows) remove(i uint32) {
 	s.free = append(s.free, i)
 }
 
-// evictOne makes room by forgetting a flow that did not move in this epoch. The
+// evictOne makes room by forgetting a flow that did not move since an epoch. The
 // hand goes round once at most, and goes on from where it was.
-func (s *Flows) evictOne() bool {
+func (s *Flows) evictOne(since uint64) bool {
 	for range s.used {
 		i := s.hand
 		s.hand = (s.hand + 1) % s.used
-		if f := s.at(i); f.Epoch != 0 && f.Epoch != s.epoch {
+		if f := s.at(i); f.Epoch != 0 && f.Epoch < since {
 			s.remove(i)
 			s.evicted++
 			return true

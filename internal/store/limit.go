@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package store
+
+import "github.com/orb8/orb8/internal/event"
+
+// Limit changes how many connections are remembered. With a lower limit those
+// beyond it are forgotten over the next epochs, counted as evicted, and then
+// what they took is free for the garbage collector.
+func (s *Flows) Limit(n int) {
+	n = max(n, 1)
+	s.shrinking = n < s.limits.Flows || s.shrinking && n == s.limits.Flows
+	s.limits.Flows = n
+}
+
+// shrinkStep is how many connections one epoch forgets at the least: about 3 ms.
+const shrinkStep = 16 * chunk
+
+// shrink forgets a part of what is beyond the limit: connections that did not
+// move in the last epoch go first.
+func (s *Flows) shrink() {
+	over := len(s.index) - s.limits.Flows
+	idle := true
+	for range min(over, max(shrinkStep, over/4)) {
+		idle = idle && s.evictOne(s.epoch)
+		if !idle && !s.evictOne(s.epoch+1) {
+			break
+		}
+	}
+	if len(s.index) > s.limits.Flows {
+		return
+	}
+	s.shrinking = false
+	if int(s.used) > 2*len(s.index)+chunk {
+		s.compact()
+	}
+}
+
+// compact moves the flows together: maps do not shrink by themselves, and a
+// chunk is free only when nothing in it is used. Nobody holds a flow between
+// two epochs.
+func (s *Flows) compact() {
+	old := s.slab
+	used := s.used
+	s.index = make(map[event.Conn]uint32, len(s.index))
+	s.slab, s.free, s.used, s.hand = nil, nil, 0, 0
+	for i := range used {
+		if f := &old[i/chunk][i%chunk]; f.Epoch != 0 {
+			to := s.slot()
+			*s.at(to) = *f
+			s.index[f.Conn] = to
+		}
+	}
+}
