@@ -126,6 +126,17 @@ func (e Extension) wrap(next uint16, inner []byte) []byte {
 	return append(b, inner...)
 }
 
+// Jumbo is a hop-by-hop header with the option of jumbograms, as they have it on
+// the wire and as BIG TCP has it in memory.
+type Jumbo struct{ Length uint32 }
+
+func (j Jumbo) number() uint16 { return 0 }
+
+func (j Jumbo) wrap(next uint16, inner []byte) []byte {
+	b := []byte{uint8(next), 0, 0xc2, 4}
+	return append(binary.BigEndian.AppendUint32(b, j.Length), inner...)
+}
+
 // Fragment6 is an IPv6 fragment header; Offset is in bytes.
 type Fragment6 struct {
 	Offset uint16
