@@ -152,23 +152,23 @@ func (t *Tap) Interfaces() []event.Interface {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var out []event.Interface
-	add := func(s *space, p *port) {
+	add := func(p *port) {
 		i := t.account(p.Interface, p.low.now, p.high.now)
-		if s != nil {
-			i.Namespace = s.Name
+		if p.space != nil {
+			i.Namespace = p.space.Name
 		}
 		out = append(out, i)
 	}
 	for _, s := range t.spaces {
 		for _, p := range s.ports {
-			add(s, p)
+			add(p)
 		}
 	}
 	for _, p := range t.left {
-		add(nil, p)
+		add(p)
 	}
 	if t.gone != nil {
-		add(nil, t.gone)
+		add(t.gone)
 	}
 	if t.totals[restPlace{egress: false}] != nil || t.totals[restPlace{egress: true}] != nil {
 		out = append(out, t.account(event.Interface{Problem: "more interfaces than the overflow table has room for"}, deviceCounters{}, deviceCounters{}))

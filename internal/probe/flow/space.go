@@ -220,6 +220,7 @@ func (t *Tap) depart(s *space) {
 	}
 	t.mu.Unlock()
 	t.setScene(s.Netns, nil)
+	t.log.Info("network namespace is gone", "netns", s.Netns, "name", s.Name)
 	t.cfg.Gone(s.Netns)
 }
 
