@@ -14,6 +14,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/cilium/ebpf"
 )
 
 // binaries are the agent and the command, built from this checkout, and a
@@ -45,18 +47,33 @@ type agent struct {
 	cmd  *exec.Cmd
 	log  bytes.Buffer
 	dead chan error
+	// How long it may take to begin and to end.
+	patience time.Duration
+}
+
+// command prepares an agent that taps its own namespace, if args do not say
+// something else.
+func (b *binaries) command(ns namespace, args ...string) *agent {
+	a := &agent{bin: b, ns: ns, dead: make(chan error, 1), patience: 15 * time.Second}
+	args = append([]string{"--socket", b.socket(), "--state-dir", b.dir, "--netns", "own"}, args...)
+	a.cmd = exec.Command(filepath.Join(b.dir, "orb8-agent"), args...)
+	a.cmd.Stderr = &a.log
+	return a
+}
+
+// start starts it on a thread that do leads to: a child inherits its
+// namespaces.
+func (a *agent) start(do func(func() error) error) error {
+	if err := do(a.cmd.Start); err != nil {
+		return fmt.Errorf("start agent: %w", err)
+	}
+	go func() { a.dead <- a.cmd.Wait() }()
+	return nil
 }
 
 func (b *binaries) startAgent(ns namespace) (*agent, error) {
-	a := &agent{bin: b, ns: ns, dead: make(chan error, 1)}
-	a.cmd = exec.Command(filepath.Join(b.dir, "orb8-agent"), "--socket", b.socket(), "--state-dir", b.dir)
-	a.cmd.Stderr = &a.log
-	// The child inherits the namespace of the thread that starts it.
-	if err := ns.do(a.cmd.Start); err != nil {
-		return nil, fmt.Errorf("start agent: %w", err)
-	}
-	go func() { a.dead <- a.cmd.Wait() }()
-	return a, nil
+	a := b.command(ns)
+	return a, a.start(ns.do)
 }
 
 // ask runs orb8 against the agent.
@@ -70,6 +87,7 @@ func (b *binaries) orb8(ns namespace, args ...string) (out []byte, err error) {
 	var errs bytes.Buffer
 	cmd := exec.CommandContext(ctx, filepath.Join(b.dir, "orb8"), args...)
 	cmd.Stderr = &errs
+	cmd.Env = append(os.Environ(), "ORB8_NETNS=own") // when it looks by itself
 	err = ns.do(func() (err error) {
 		out, err = cmd.Output()
 		return err
@@ -93,7 +111,7 @@ func (a *agent) ready() error {
 			return fmt.Errorf("agent ended: %s", bytes.TrimSpace(a.log.Bytes()))
 		default:
 		}
-		if time.Since(start) > 10*time.Second {
+		if time.Since(start) > a.patience {
 			return fmt.Errorf("agent does not answer: %w", err)
 		}
 	}
@@ -103,7 +121,7 @@ func (a *agent) close() {
 	_ = a.cmd.Process.Signal(syscall.SIGTERM)
 	select {
 	case <-a.dead:
-	case <-time.After(15 * time.Second):
+	case <-time.After(a.patience):
 		_ = a.cmd.Process.Kill()
 		<-a.dead
 	}
@@ -150,26 +168,33 @@ func field(text string) func(name string) float64 {
 	}
 }
 
-// mapMemory is what the kernel charges for the maps that the process holds, in
-// MiB.
-func (a *agent) mapMemory() (float64, error) {
+// maps are those that the process holds, and what the kernel charges for each in
+// bytes.
+func (a *agent) maps() (map[ebpf.MapID]float64, error) {
 	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/fdinfo/*", a.cmd.Process.Pid))
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	maps := map[float64]float64{}
+	maps := map[ebpf.MapID]float64{}
 	for _, file := range files {
 		b, err := os.ReadFile(file)
 		if err != nil {
 			continue // closed meanwhile
 		}
 		if f := field(string(b)); strings.Contains(string(b), "map_id:") {
-			maps[f("map_id:")] = f("memlock:")
+			maps[ebpf.MapID(f("map_id:"))] = f("memlock:")
 		}
 	}
+	return maps, nil
+}
+
+// mapMemory is what the kernel charges for the maps that the process holds, in
+// MiB.
+func (a *agent) mapMemory() (float64, error) {
+	maps, err := a.maps()
 	sum := 0.0
 	for _, bytes := range maps {
 		sum += bytes
 	}
-	return sum / (1 << 20), nil
+	return sum / (1 << 20), err
 }
