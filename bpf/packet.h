@@ -154,8 +154,9 @@ static __always_inline enum packet_class walk_extensions(struct __sk_buff *skb, 
 		} else if (next == IPPROTO_AH) {
 			off += (ext.len + 2) * 4;
 		} else {
-			/* BIG TCP: a jumbo payload option, alone in the first header. */
-			if (i == 0 && next == IPPROTO_HOPOPTS && ext.frag == bpf_htons(0xc204))
+			/* BIG TCP: a jumbo payload option, alone in the only header. */
+			if (i == 0 && next == IPPROTO_HOPOPTS && ext.len == 0 &&
+			    ext.next == IPPROTO_TCP && ext.frag == bpf_htons(0xc204))
 				p->jumbo = 8;
 			off += (ext.len + 1) * 8;
 		}

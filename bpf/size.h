@@ -43,9 +43,10 @@ static __always_inline void measure(struct __sk_buff *skb, __u32 headers, __u32 
 		s->seg_bytes = skb->wire_len - skb->len;
 	s->seg_bytes += s->seg_packets * tag;
 	s->bytes += s->seg_bytes;
-	if (unlikely(jumbo)) {
+	/* As the kernel tells it from a jumbogram. The device counts it once. */
+	if (unlikely(jumbo) && skb->len > 65536) {
 		s->bytes -= s->packets * jumbo;
-		s->seg_bytes -= s->seg_packets * jumbo;
+		s->seg_bytes -= s->packets * jumbo;
 	}
 }
 

@@ -11,6 +11,7 @@ struct rest {
 	enum packet_class class;
 	enum direction dir;
 	__u32 headers;
+	__u32 jumbo;
 	__u8 protocol;
 };
 
@@ -37,7 +38,7 @@ static __noinline int count_rest(struct __sk_buff *skb, struct rest *r)
 	struct rest_value *v;
 	struct size s = {};
 
-	measure(skb, r->headers, 0, &s);
+	measure(skb, r->headers, r->jumbo, &s);
 	if (r->class == PACKET_FORWARDED) {
 		forwarded = bpf_map_lookup_elem(&flow_slots, &place);
 		if (forwarded && forwarded->ifindex == skb->ifindex) {
@@ -186,6 +187,7 @@ static __always_inline int observe_rare(struct __sk_buff *skb, const enum direct
 
 	r.class = parse_rare(skb, &p, dir == EGRESS);
 	r.headers = p.payload;
+	r.jumbo = p.jumbo;
 	r.protocol = p.key.protocol;
 	if (r.class != PACKET_CONN)
 		goto rest;
