@@ -164,8 +164,8 @@ func parseStart(b []byte) (uint64, bool) {
 	if len(fields) < 20 {
 		return 0, false
 	}
-	// Beyond this it would be more than time.Duration holds.
-	n, err := strconv.ParseUint(string(fields[19]), 10, 49)
+	// 39 bits are 174 years; time.Duration does not hold many more.
+	n, err := strconv.ParseUint(string(fields[19]), 10, 39)
 	return n, err == nil
 }
 
