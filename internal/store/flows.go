@@ -34,6 +34,7 @@ type Flows struct {
 	free   []uint32
 	used   uint32 // slots ever used
 	hand   uint32 // where eviction looks next
+	none   uint64 // evictOne found nothing from before this epoch
 	ifaces map[event.Iface]*Sums
 	// The last interface asked for: most deltas of an epoch share it.
 	lastIface event.Iface
@@ -203,8 +204,12 @@ func (s *Flows) remove(i uint32) {
 }
 
 // evictOne makes room by forgetting a flow that did not move since an epoch. The
-// hand goes round once at most, and goes on from where it was.
+// hand goes round once at most, and goes on from where it was; when it found
+// none it is not sent again, since what moves later is younger.
 func (s *Flows) evictOne(since uint64) bool {
+	if s.none == since {
+		return false
+	}
 	for range s.used {
 		i := s.hand
 		s.hand = (s.hand + 1) % s.used
@@ -214,6 +219,7 @@ func (s *Flows) evictOne(since uint64) bool {
 			return true
 		}
 	}
+	s.none = since
 	return false
 }
 

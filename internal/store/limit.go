@@ -20,12 +20,8 @@ const shrinkStep = 16 * chunk
 // move in the last epoch go first.
 func (s *Flows) shrink() {
 	over := len(s.index) - s.limits.Flows
-	idle := true
 	for range min(over, max(shrinkStep, over/4)) {
-		idle = idle && s.evictOne(s.epoch)
-		if !idle && !s.evictOne(s.epoch+1) {
-			break
-		}
+		_ = s.evictOne(s.epoch) || s.evictOne(s.epoch+1)
 	}
 	if len(s.index) > s.limits.Flows {
 		return

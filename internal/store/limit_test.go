@@ -4,6 +4,7 @@ package store
 
 import (
 	"testing"
+	"time"
 
 	"github.com/orb8/orb8/internal/event"
 )
@@ -89,6 +90,30 @@ func TestLimitBelowWhatMoves(t *testing.T) {
 	s.Begin()
 	if n := s.Stats().MaxFlows; n != 1 {
 		t.Errorf("a limit of %d", n)
+	}
+}
+
+// TestMoreThanTheTableHolds: in an epoch that moves several times the limit,
+// the search for room is not made again for each.
+func TestMoreThanTheTableHolds(t *testing.T) {
+	const limit = 50_000
+	s := NewFlows(Limits{Flows: limit})
+	start := time.Now()
+	var want event.Traffic
+	for range 2 {
+		s.Begin()
+		for i := range 4 * limit {
+			d := moved(conn(i), 1, 0)
+			want.Add(d.Traffic)
+			applyAny(s, d)
+		}
+	}
+	if took := time.Since(start); took > 5*time.Second { // a hundred times as long, with a search each
+		t.Errorf("took %v", took)
+	}
+	checkTotals(t, s, want)
+	if n := s.Stats(); n.Flows != limit || n.Evicted < 6*limit {
+		t.Errorf("stats are %+v", n)
 	}
 }
 
