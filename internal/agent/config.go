@@ -36,6 +36,9 @@ type Config struct {
 	Netns              string
 	Loopback           bool
 	Cgroup             string
+	// Cores, and bytes; 0 for no limit.
+	MaxCPU    float64
+	MaxMemory uint64
 }
 
 // Which network namespaces are tapped.
@@ -70,6 +73,8 @@ func (c *Config) settings() []setting {
 		{"netns", "ORB8_NETNS", "network namespaces to tap: all of the machine, or only the agent's own", &c.Netns},
 		{"loopback", "ORB8_LOOPBACK", "tap loopback, too", &c.Loopback},
 		{"cgroup", "ORB8_CGROUP", "cgroup (v2) below which it is noted who makes sockets; none for nowhere (default: everywhere)", &c.Cgroup},
+		{"max-cpu", "ORB8_MAX_CPU", "cores that the agent may use before it sheds detail: 0.5, 50% or 500m; 0 for no limit", &c.MaxCPU},
+		{"max-memory", "ORB8_MAX_MEMORY", "memory, with the kernel's maps, before the agent forgets connections early: 256MiB; 0 for no limit", &c.MaxMemory},
 		{"state-dir", "ORB8_STATE_DIR", "where attachments that outlive a killed agent are noted", &c.StateDir},
 	}
 }
@@ -92,6 +97,12 @@ func Defaults() Config {
 		Attach:             string(flow.AttachAuto),
 		StateDir:           flow.DefaultStateDir,
 		Netns:              netnsAll,
+		// Several times what 100,000 connections a second need: it is never met
+		// in what the agent is made for, and holds when something is not so.
+		MaxCPU: 0.5,
+		// Memory is bounded by MaxFlows and TableEntries, which say how much is
+		// wanted; a number beside them would only contradict them.
+		MaxMemory: 0,
 	}
 }
 
@@ -110,6 +121,10 @@ func (c *Config) bind(fs *pflag.FlagSet, lookup func(string) (string, bool)) err
 			fs.BoolVar(v, s.flag, *v, help)
 		case *time.Duration:
 			fs.Var((*seconds)(v), s.flag, help)
+		case *float64:
+			fs.Var((*cores)(v), s.flag, help)
+		case *uint64:
+			fs.Var((*size)(v), s.flag, help)
 		}
 		text, ok := lookup(s.env)
 		if !ok || text == "" && s.env != "ORB8_SOCKET" {
@@ -132,6 +147,10 @@ func wants(value any) string {
 		return "must be true or false"
 	case *time.Duration:
 		return "must be a number of seconds, or a duration such as 500ms"
+	case *float64:
+		return coresForm
+	case *uint64:
+		return sizeForm
 	}
 	return "is not valid"
 }
@@ -176,6 +195,8 @@ func (c *Config) finish() error {
 		positive("expiration-interval", c.ExpirationInterval >= time.Second, "1s or more"),
 		positive("shutdown-timeout", c.ShutdownTimeout > 0, "more than 0"),
 		positive("attach", c.Attach == "auto" || c.Attach == "tcx" || c.Attach == "clsact", "auto, tcx or clsact"),
+		positive("max-cpu", c.MaxCPU == 0 || c.MaxCPU >= 0.01 && c.MaxCPU <= 1024, "0, or from 0.01 to 1024 cores"),
+		positive("max-memory", c.MaxMemory == 0 || c.MaxMemory >= 16<<20, "0, or 16MiB or more"),
 		positive("netns", c.Netns == netnsAll || c.Netns == netnsOwn, "all or own"),
 	)
 	if err != nil {

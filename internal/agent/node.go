@@ -5,12 +5,7 @@ package agent
 import (
 	"context"
 	"fmt"
-	"os"
-	"strconv"
-	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/orb8/orb8/internal/event"
 	"github.com/orb8/orb8/internal/observer"
@@ -73,9 +68,11 @@ func (n *node) losses(interfaces []store.InterfaceAudit) []event.Loss {
 	}
 	_, follower := n.feed.Stats()
 	var losses []event.Loss
+	budget := n.restraint.loss(overflow)
 	for _, l := range []event.Loss{
-		{Stage: "table_full", Count: overflow, Hint: "packets counted without their connection: raise ORB8_TABLE_ENTRIES"},
-		{Stage: "flows_evicted", Count: n.flows.Stats().Evicted, Hint: "connections forgotten early, their traffic is in the remainder: raise ORB8_MAX_FLOWS"},
+		budget,
+		{Stage: "table_full", Count: overflow - budget.Count, Hint: "packets counted without their connection: raise ORB8_TABLE_ENTRIES"},
+		{Stage: "flows_evicted", Count: n.flows.Stats().Evicted, Hint: "connections forgotten early, their traffic is in the remainder: raise ORB8_MAX_FLOWS, or ORB8_MAX_MEMORY where status says so"},
 		{Stage: "follower", Count: follower, Hint: "events that a slow reader missed: narrow its filter, or raise ORB8_BROADCAST_CHANNEL_SIZE"},
 	} {
 		if l.Count > 0 {
@@ -93,11 +90,12 @@ func (n *node) Status(ctx context.Context) (st observer.Status, err error) {
 		st.Losses = n.losses(st.Interfaces)
 		st.HealthMessage = n.problem(st.Interfaces)
 		st.Namespaces = n.tap.Namespaces()
+		st.Notes = n.restraint.notes()
 	})
 	st.Healthy = st.HealthMessage == ""
 	st.Version = n.cfg.Version
 	st.Uptime = time.Since(n.start)
-	st.Notes = n.notes()
+	st.Notes = append(st.Notes, n.notes()...)
 	st.CPUSeconds, st.ResidentBytes = ownCost()
 	st.KernelBytes = n.tap.KernelMemory()
 	return st, err
@@ -136,19 +134,4 @@ func (n *node) Ready(ctx context.Context) error {
 		return fmt.Errorf("%s", problem)
 	}
 	return nil
-}
-
-// ownCost is the agent's processor time and resident memory.
-func ownCost() (cpuSeconds float64, resident uint64) {
-	var ru unix.Rusage
-	if unix.Getrusage(unix.RUSAGE_SELF, &ru) == nil {
-		cpuSeconds = float64(ru.Utime.Nano()+ru.Stime.Nano()) / 1e9
-	}
-	if b, err := os.ReadFile("/proc/self/statm"); err == nil {
-		if f := strings.Fields(string(b)); len(f) > 1 {
-			pages, _ := strconv.ParseUint(f[1], 10, 64)
-			resident = pages * uint64(os.Getpagesize())
-		}
-	}
-	return cpuSeconds, resident
 }

@@ -54,6 +54,8 @@ type pipeline struct {
 	auditCost time.Duration
 	// Names of interfaces for records, as of then, for any goroutine.
 	names atomic.Pointer[map[event.Iface]string]
+
+	restraint restraint
 }
 
 // visit is a question to the owner of the table.
@@ -82,6 +84,8 @@ func newPipeline(cfg Config, tap *flow.Tap, who *enrich.Enricher) *pipeline {
 		start:   now,
 		last:    now,
 		expired: now,
+
+		restraint: newRestraint(&cfg),
 	}
 }
 
@@ -96,14 +100,18 @@ func (p *pipeline) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
+			if !p.due() {
+				continue
+			}
 			p.who.Again(p.flows.Get)
 			if p.idle < maxIdle && p.tap.Quiet() {
 				p.idle++
+				p.settle(cpuTime())
 				continue
 			}
 			p.epoch(time.Since(p.audited) >= auditShare*p.auditCost)
 		case v := <-p.visits:
-			if p.audited.IsZero() || v.fresh && time.Since(p.last) >= minSwap {
+			if p.audited.IsZero() || v.fresh && time.Since(p.last) >= p.restraint.swap() {
 				p.epoch(true)
 			}
 			v.do()
@@ -114,6 +122,7 @@ func (p *pipeline) Run(ctx context.Context) error {
 
 // epoch is the line: kernel → decode → enrich → store → followers.
 func (p *pipeline) epoch(audit bool) {
+	defer p.settle(cpuTime())
 	p.idle = 0
 	p.flows.Begin()
 	start := p.last
