@@ -8,7 +8,7 @@ GOFUMPT := $(GO) tool -modfile=tools/gofumpt/go.mod gofumpt
 STATICCHECK := $(GO) tool -modfile=tools/staticcheck/go.mod staticcheck
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test unit smoke-test kernel-test bench generate check-generated lint fmt verify-setup test-deps generate-deps clean
+.PHONY: help run build test unit fuzz smoke-test kernel-test bench generate check-generated lint fmt verify-setup test-deps generate-deps clean
 
 help: ## list these targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +25,18 @@ test: test-deps ## install by apt what the tests need, and run them all (root)
 
 unit: ## the tests that need neither root nor a kernel, with the race detector
 	$(GO) test -race ./api/... ./internal/cli/... ./internal/client/... ./internal/enrich/... ./internal/event/... ./internal/filter/... ./internal/observer/... ./internal/render/... ./internal/store/... ./internal/wire/...
+
+# Each target has its own run: the fuzzer takes one at a time. Those of the
+# kernel side need root. What it finds lands in the room's testdata/fuzz.
+FUZZTIME ?= 20s
+fuzz: ## run every fuzz target for FUZZTIME, 20s unless told (root)
+	@all=$$($(GO) test -list '^Fuzz' ./... | awk '/^Fuzz/ {t[n++] = $$1} /^ok/ {for (i = 0; i < n; i++) print $$2, t[i]; n = 0}'); \
+	[ -n "$$all" ] || { echo "no fuzz targets found"; exit 1; }; \
+	echo "$$all" | while read -r room target; do \
+		echo "-- $$room $$target"; \
+		$(SUDO) env "PATH=$$PATH" ORB8_REQUIRE_KERNEL=1 GOFLAGS=-mod=readonly $(GO) test -run='^$$' -fuzz="^$$target\$$" \
+			-fuzztime=$(FUZZTIME) -parallel=2 "$$room" </dev/null || exit 1; \
+	done
 
 smoke-test: build ## start the agent as a user would and ask it (root)
 	$(SUDO) env "PATH=$$PATH" test/smoke/smoke.sh $(BIN)
