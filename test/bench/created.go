@@ -47,7 +47,7 @@ func (b *bench) created(a *agent, t tenancy) (err error) {
 		}
 		rooms = append(rooms, s)
 	}
-	spaces, err := a.namespaces()
+	spaces, err := a.patiently(rooms)
 	if err != nil {
 		return err
 	}
@@ -58,10 +58,12 @@ func (b *bench) created(a *agent, t tenancy) (err error) {
 	var untapped, first, setUp series
 	var seen, never, late int
 	for _, s := range rooms {
+		took := time.Duration(spaces[s.inode].Untapped)
 		if !spaces[s.inode].Tapped {
 			never++
+			took = time.Since(s.created)
 		}
-		untapped = append(untapped, ms(time.Duration(spaces[s.inode].Untapped)))
+		untapped = append(untapped, ms(took))
 		setUp = append(setUp, ms(s.up.Sub(s.created)))
 		first = append(first, ms(s.first(counted[s.inode].eager).Sub(s.up)))
 		if counted[s.inode].later == 1 {
@@ -71,11 +73,11 @@ func (b *bench) created(a *agent, t tenancy) (err error) {
 			late++
 		}
 	}
-	if never > 0 {
-		return fmt.Errorf("%d of %d new namespaces are not tapped", never, len(rooms))
-	}
 	row := tail(t.title(fmt.Sprintf("namespace created to tapped, %d there, p99", len(t.there))), untapped)
 	row.Bar = atMost(20)
+	if never > 0 {
+		row.Baselines = append(row.Baselines, baseline{"never", float64(never), ""})
+	}
 	b.add(row)
 	row = tail(t.title("  its veth up to first packet counted, p99"), first)
 	row.Baselines = append(row.Baselines, baseline{"created to veth up, median", setUp.median(), "ms"})
@@ -88,6 +90,20 @@ func (b *bench) created(a *agent, t tenancy) (err error) {
 		Value: 100 * float64(seen) / float64(len(rooms)), Bar: atLeast(100),
 	})
 	return nil
+}
+
+// patiently asks about rooms until the last is tapped, or should have been.
+func (a *agent) patiently(rooms []*sent) (map[uint64]spaceStatus, error) {
+	for start := time.Now(); ; time.Sleep(time.Second / 2) {
+		spaces, err := a.namespaces()
+		all := true
+		for _, s := range rooms {
+			all = all && spaces[s.inode].Tapped
+		}
+		if err != nil || all || time.Since(start) > 10*time.Second {
+			return spaces, err
+		}
+	}
 }
 
 func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
