@@ -45,6 +45,8 @@ type budget struct {
 
 	flows, maxFlows int
 	mem             pace
+	free            bool // what is not used is to be given back now
+	freed           bool // since connections were last forgotten
 
 	from  time.Time // of the window
 	spent spending
@@ -146,20 +148,27 @@ func (b *budget) judgeCPU(now time.Time, total, epochs float64) {
 
 func ratio(a, b time.Duration) float64 { return float64(a) / float64(b) }
 
-// judgeMemory halves what is remembered while there is too much, and gives that
-// time to act: connections are forgotten over several epochs.
+// judgeMemory has memory given back while there is too much, then halves what
+// is remembered, and so on. Connections are forgotten over several epochs, and
+// what they took is resident until it is given back: each is waited for.
 func (b *budget) judgeMemory(now time.Time, s *spending) {
-	over := s.memory > b.memory
-	b.memoryShort = over && b.flows <= leastFlows
+	over, least := s.memory > b.memory, min(leastFlows, b.maxFlows)
+	b.memoryShort = over && b.flows <= least
+	b.free = over && !b.freed && s.flows <= b.flows
 	switch {
-	case over && now.Sub(b.mem.rose) >= firstCalm/2 && s.flows <= b.flows:
-		if flows := max(min(b.flows, s.flows)/2, min(leastFlows, b.maxFlows)); flows < b.flows {
-			b.flows = flows
-			b.mem.rise(now)
-		}
+	case b.free:
+		b.freed = true
+	case over && b.freed && b.flows > least:
+		b.flows = max(min(b.flows, s.flows)/2, least)
+		b.freed = false
+		b.mem.rise(now)
+	case over:
 	case b.flows < b.maxFlows && float64(s.memory) < easeBelow*float64(b.memory) && b.mem.calm(now) && now.Sub(b.mem.eased) >= firstCalm:
 		b.flows = min(2*b.flows, b.maxFlows)
 		b.mem.ease(now)
+		b.freed = false
+	default:
+		b.freed = false
 	}
 }
 

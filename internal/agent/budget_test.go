@@ -17,12 +17,14 @@ type fakeAgent struct {
 	s      spending
 	levels []int
 	limits []int
+	frees  int
 	// CPU of an epoch that was so long, and of all else in a second.
 	epochCost func(time.Duration) time.Duration
 	other     time.Duration
 	// Memory with so many connections.
 	footprint func(flows int) uint64
-	want      int // connections that there are to remember
+	garbage   uint64 // until it is given back
+	want      int    // connections that there are to remember
 }
 
 func newFakeAgent(cfg Config) *fakeAgent {
@@ -40,7 +42,7 @@ func (a *fakeAgent) run(d time.Duration) {
 		a.now = a.now.Add(a.epochs[0])
 		a.s.total += time.Duration(float64(a.other) * a.epochs[0].Seconds())
 		a.s.flows = min(a.want, a.flows)
-		a.s.memory = a.footprint(a.s.flows)
+		a.s.memory = a.footprint(a.s.flows) + a.garbage
 		if a.now.Sub(a.last) < a.epoch() {
 			continue
 		}
@@ -53,6 +55,10 @@ func (a *fakeAgent) run(d time.Duration) {
 		level, flows := a.level, a.flows
 		if a.due(a.now) {
 			a.judge(a.now, a.s)
+			if a.free {
+				a.frees++
+				a.garbage = 0
+			}
 		}
 		if a.level != level {
 			a.levels = append(a.levels, a.level)
@@ -189,12 +195,18 @@ func TestMemory(t *testing.T) {
 	if a.flows != cfg.MaxFlows || len(a.notes()) != 0 {
 		t.Errorf("%d flows, %q", a.flows, a.notes())
 	}
-	// What cannot be met is said, and does not take all.
+	// What can be given back costs no connections.
+	a.garbage, a.frees, a.limits = 80<<20, 0, nil
+	a.run(time.Minute)
+	if a.frees != 1 || a.limits != nil {
+		t.Errorf("given back %d times, limits %v", a.frees, a.limits)
+	}
+	// What cannot be met is said, does not take all, and is not tried for ever.
 	a.footprint = func(int) uint64 { return 200 << 20 }
 	a.want = 50_000
 	a.run(5 * time.Minute)
-	if a.flows != leastFlows || !a.memoryShort || len(a.notes()) != 2 {
-		t.Errorf("%d flows, %q", a.flows, a.notes())
+	if a.flows != leastFlows || !a.memoryShort || len(a.notes()) != 2 || a.frees > 10 {
+		t.Errorf("%d flows, given back %d times, %q", a.flows, a.frees, a.notes())
 	}
 }
 

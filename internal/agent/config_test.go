@@ -3,6 +3,7 @@
 package agent
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -24,19 +25,22 @@ func TestSettingsComeFromFlagThenEnvironment(t *testing.T) {
 		"ORB8_HEALTH_PORT":       "7001",
 		"ORB8_FLOW_TIMEOUT_SECS": "45",
 		"ORB8_EPOCH":             "250ms",
+		"ORB8_MAX_CPU":           "20%",
+		"ORB8_MAX_MEMORY":        "128MiB",
 		"ORB8_SOCKET":            "",
 		"ORB8_LISTEN":            "", // set but empty: as if not set
 	}))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := fs.Parse([]string{"--health-port=8001", "--shutdown-timeout=3"}); err != nil {
+	if err := fs.Parse([]string{"--health-port=8001", "--shutdown-timeout=3", "--max-memory=256MiB"}); err != nil {
 		t.Fatal(err)
 	}
 	want := Defaults()
 	want.GRPCPort, want.HealthPort = 7000, 8001
 	want.FlowTimeout, want.Epoch, want.ShutdownTimeout = 45*time.Second, 250*time.Millisecond, 3*time.Second
 	want.Socket = ""
+	want.MaxCPU, want.MaxMemory = 0.2, 256<<20
 	if cfg != want {
 		t.Errorf("settings are\n%+v, want\n%+v", cfg, want)
 	}
@@ -52,7 +56,31 @@ func TestDefaultsAreTheOriginals(t *testing.T) {
 	}
 	if cfg.GRPCPort != 9090 || cfg.HealthPort != 9091 || cfg.Listen != "127.0.0.1" || cfg.MaxFlows != 100_000 ||
 		cfg.FlowTimeout != 30*time.Second || cfg.FollowerQueue != 1000 || cfg.ShutdownTimeout != 10*time.Second ||
-		cfg.ExpirationInterval != 10*time.Second || cfg.MaxQueryLimit != 10_000 || cfg.TableEntries != 100_000 || cfg.Epoch != time.Second {
+		cfg.ExpirationInterval != 10*time.Second || cfg.MaxQueryLimit != 10_000 || cfg.TableEntries != 100_000 || cfg.Epoch != time.Second ||
+		cfg.MaxCPU != 0.5 || cfg.MaxMemory != 0 {
 		t.Errorf("defaults: %+v", cfg)
+	}
+}
+
+// TestBudgetsAreChecked: what would starve the agent is refused.
+func TestBudgetsAreChecked(t *testing.T) {
+	for env, want := range map[[2]string]string{
+		{"ORB8_MAX_CPU", "0"}:          "",
+		{"ORB8_MAX_CPU", "0.01"}:       "",
+		{"ORB8_MAX_CPU", "0.5%"}:       "--max-cpu: must be 0, or from 0.01",
+		{"ORB8_MAX_CPU", "2000"}:       "--max-cpu: must be 0, or from 0.01",
+		{"ORB8_MAX_CPU", "half"}:       "ORB8_MAX_CPU=\"half\": must be a number of cores",
+		{"ORB8_MAX_MEMORY", "0"}:       "",
+		{"ORB8_MAX_MEMORY", "16MiB"}:   "",
+		{"ORB8_MAX_MEMORY", "16"}:      "--max-memory: must be 0, or 16MiB",
+		{"ORB8_MAX_MEMORY", "16 Mega"}: "ORB8_MAX_MEMORY=\"16 Mega\": must be a number of bytes",
+	} {
+		cfg, err := FromEnv(lookup(map[string]string{env[0]: env[1]}))
+		if err == nil {
+			err = cfg.finish()
+		}
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%s=%s: %v", env[0], env[1], err)
+		}
 	}
 }
