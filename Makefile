@@ -26,24 +26,15 @@ test: test-deps ## install by apt what the tests need, and run them all (root)
 unit: ## the tests that need neither root nor a kernel, with the race detector
 	$(GO) test -race ./api/... ./internal/cli/... ./internal/client/... ./internal/enrich/... ./internal/event/... ./internal/filter/... ./internal/observer/... ./internal/render/... ./internal/store/... ./internal/wire/...
 
-# Each target has its own run: the fuzzer takes one at a time. Those of the
-# kernel side need root. What it finds lands in the room's testdata/fuzz.
 FUZZTIME ?= 20s
 fuzz: ## run every fuzz target for FUZZTIME, 20s unless told (root)
-	@all=$$($(GO) test -list '^Fuzz' ./... | awk '/^Fuzz/ {t[n++] = $$1} /^ok/ {for (i = 0; i < n; i++) print $$2, t[i]; n = 0}'); \
-	[ -n "$$all" ] || { echo "no fuzz targets found"; exit 1; }; \
-	echo "$$all" | while read -r room target; do \
-		echo "-- $$room $$target"; \
-		$(SUDO) env "PATH=$$PATH" ORB8_REQUIRE_KERNEL=1 GOFLAGS=-mod=readonly $(GO) test -run='^$$' -fuzz="^$$target\$$" \
-			-fuzztime=$(FUZZTIME) -parallel=2 "$$room" </dev/null || exit 1; \
-	done
+	$(SUDO) env "PATH=$$PATH" ORB8_REQUIRE_KERNEL=1 test/fuzz/run.sh $(FUZZTIME)
 
 smoke-test: build ## start the agent as a user would and ask it (root)
 	$(SUDO) env "PATH=$$PATH" test/smoke/smoke.sh $(BIN)
 
-kernel-test: ## the tap's tests on Debian's 6.1 and 6.12 kernels, in QEMU
-	test/kernels/run.sh 6.1
-	test/kernels/run.sh 6.12
+kernel-test: ## the tests that need a kernel on Debian's 6.1 and 6.12, in QEMU
+	test/kernels/run.sh
 
 bench: ## measure the tap and the agent beside their baselines: one table (root)
 	$(SUDO) env "PATH=$$PATH" $(GO) run ./test/bench

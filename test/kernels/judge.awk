@@ -2,7 +2,7 @@
 # Reads what `go test -v` printed in a machine: says per kernel how many tests
 # passed, failed and were skipped, and why. Exit 1 if a test failed, a room did
 # not end well or ran nothing, or a skip is not on the list in $allowed. Set by
-# the caller: series, rooms.
+# the caller: series, rooms, left_out.
 
 BEGIN {
 	lines = split(ENVIRON["allowed"], line, "\n")
@@ -43,9 +43,11 @@ END {
 	for (i = 1; i <= n; i++) {
 		if (!begun[all[i]]) bad(all[i] " was not begun")
 		else if (!ended[all[i]]) bad(all[i] " did not end well")
-		else if (!ran[all[i]] && !ENVIRON["ORB8_RUN"]) bad(all[i] " passed no test")
+		else if (!ran[all[i]] && !ENVIRON["ORB8_TESTS"]) bad(all[i] " passed no test")
 	}
 	printf "   %s: %d passed, %d failed, %d skipped\n", series, passed, failed, skipped
+	n = split(left_out, word, " ")
+	for (i = 1; i < n; i += 2) if (begun[word[i]]) printf "     left out, judges time: %s %s\n", word[i], word[i + 1]
 	for (why in why_all) printf "     skipped, %s:%s\n", why, why_all[why]
 	for (i = 1; i <= wrong; i++) printf "     WRONG: %s\n", problems[i]
 	exit wrong > 0

@@ -4,23 +4,37 @@
 # 6.12 unless told. The newest Debian cloud kernel of each series boots in QEMU
 # (software emulation is enough) with its modules, busybox and static test
 # binaries. Kernels are kept in $ORB8_KERNELS, or ~/.cache/orb8/kernels; with
-# ORB8_RUN=REGEXP only such tests run, with ORB8_ROOMS="ROOM..." only those.
+# ORB8_TESTS=FLAGS the test binaries get these ("-test.run=Topologies/vlan
+# -test.count=20"), and with ORB8_ROOMS="ROOM..." only those rooms run.
 set -euo pipefail
 
 # What runs there: every room with tests that need a kernel.
 rooms=(
 	internal/bpftest
+	internal/cgroup
+	internal/netns
 	internal/probe/flow
+	internal/probe/process
+	internal/probe/socket
+	test/lab
 )
 [ -z "${ORB8_ROOMS:-}" ] || read -ra rooms <<<"$ORB8_ROOMS"
 
 # The skips that are right, one a line: series, test, reason, each a regular
 # expression that matches the whole but for the reason, which matches a part.
 # Any other skip is a failure, so that none goes unseen.
+# What is left out judges time, which an emulated machine has not: room, test.
+left_out='
+internal/netns  TestFoundByFile
+internal/netns  TestFoundByHint
+'
 export allowed='
 6\.1   Test[A-Za-z0-9]+/tcx         kernel 6\.1 is older than TCX \(6\.6\)
+6\.1   TestEveryPacketHasItsPlace/.*/tcx|TestOthersOnTheHook/.*|TestHiddenByAnother  kernel 6\.1 is older than TCX \(6\.6\)
 6\.1   TestFirstInChain             kernel 6\.1 is older than TCX \(6\.6\)
 6\.1   TestKilledTCXLeavesNothing   kernel 6\.1 is older than TCX \(6\.6\)
+.*     TestPacketsTooLarge          known fault
+.*     TestEveryPacketHasItsPlace/vrf/.*  known fault
 .*     TestTunnelledSegments        older than lengths of tunnelled super-packets \(6\.17\)
 '
 
@@ -110,9 +124,9 @@ tests() {
 		[ -e "$dir/rooms/$room/room.test" ] || { echo "$room has no tests" >&2; return 1; }
 		# Tests read what is beside them.
 		[ ! -d "$root/$room/testdata" ] || cp -r "$root/$room/testdata" "$dir/rooms/$room/"
-		echo "$room" >>"$dir/rooms/list"
+		echo "$room $(awk -v room="$room" '$1 == room { printf "%s%s", n++ ? "|" : "", $2 }' <<<"$left_out")" >>"$dir/rooms/list"
 	done
-	echo "${ORB8_RUN:-.}" >"$dir/rooms/run"
+	echo "${ORB8_TESTS:-}" >"$dir/rooms/flags"
 	pack "$dir" >"$work/tests.cpio"
 }
 
@@ -120,23 +134,43 @@ tests() {
 boot() {
 	local series=$1 folder=$2 start=$SECONDS log=$work/$1.log
 	cat "$folder"/initramfs-* "$work/tests.cpio" >"$work/$series.initramfs"
-	# A machine that hangs is ended.
-	timeout 900 qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp "${ORB8_SMP:-2}" -m 1536 -nographic -no-reboot -nic none \
+	# A machine that hangs is ended. Without cmpxchg16b, which older QEMUs get
+	# wrong on one processor when an interrupt comes: the kernel double faults. A
+	# loaded host is too slow for the kernel's check of its timer.
+	timeout 900 qemu-system-x86_64 -accel tcg,thread=multi -cpu max,-cx16 -smp "${ORB8_SMP:-1}" -m 1536 -nographic -no-reboot -nic none \
 		-kernel "$(echo "$folder"/boot/vmlinuz-*)" -initrd "$work/$series.initramfs" \
-		-append "console=ttyS0 quiet panic=-1 mitigations=off" </dev/null 2>&1 | tr -d '\r' >"$log" || true
+		-append "console=ttyS0 quiet panic=-1 mitigations=off no_timer_check" </dev/null 2>&1 | tr -d '\r' >"$log" || true
 	[ -z "${ORB8_KEEP_LOG:-}" ] || cp "$log" "$ORB8_KEEP_LOG.$series"
 	say "$(basename "$folder"), $((SECONDS - start)) s"
-	awk -v series="$series" -v rooms="${rooms[*]}" -f "$here/judge.awk" "$log" || { echo "--- the whole log of $series"; cat "$log"; return 1; }
+	awk -v series="$series" -v rooms="${rooms[*]}" -v left_out="$left_out" -f "$here/judge.awk" "$log" && return 0
+	echo "--- what $series said, but for what passed"
+	# ORB8_KEEP_LOG keeps the rest.
+	grep -vE '^(=== (RUN|CONT|PAUSE|NAME) | *--- PASS: )' "$log"
+	return 1
 }
 
-tests
-for series in "$@"; do
-	folder=$(kernel "$series")
-	base "$folder" >/dev/null
-	echo "$series $folder" >>"$work/machines"
-done
-status=0
-while read -r series folder; do
-	boot "$series" "$folder" || status=1
-done <"$work/machines"
-exit $status
+# In one piece, so that it may be edited while it runs.
+{
+	tests
+	for series in "$@"; do
+		folder=$(kernel "$series")
+		base "$folder" >/dev/null
+		echo "$series $folder" >>"$work/machines"
+	done
+	# Side by side, each with one processor: an emulated machine does not use two
+	# well. One after the other where memory is short.
+	together=yes
+	[ "$(awk '/^MemAvailable/ {print int($2 / 1024)}' /proc/meminfo)" -gt $((2000 * $#)) ] || together=
+	[ -z "${ORB8_ONE_BY_ONE:-}" ] || together=
+	status=0
+	while read -r series folder; do
+		boot "$series" "$folder" >"$work/$series.said" 2>&1 &
+		echo $! >"$work/$series.pid"
+		[ -n "$together" ] || wait $! || true
+	done <"$work/machines"
+	for series in "$@"; do
+		wait "$(cat "$work/$series.pid")" || status=1
+		cat "$work/$series.said"
+	done
+	exit $status
+}
