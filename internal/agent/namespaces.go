@@ -42,10 +42,11 @@ func (n *namespaces) follow(cfg *flow.Config) {
 	cfg.Enter = n.watcher.Enter
 	cfg.Stranger = n.watcher.Look
 	cfg.Gone = func(inode uint32) {
-		n.watcher.Forget(inode)
+		// In this order: the next namespace may have the same number at once.
 		if n.process != nil {
 			_ = n.process.Forget(inode) // an exec there is told once more, no harm
 		}
+		n.watcher.Forget(inode)
 	}
 }
 

@@ -56,6 +56,8 @@ type Interface struct {
 	Problem string
 	// It was tapped and is not to be any more: gone, or a member of another.
 	Left bool
+	// It was gone before its last counters could be read: they are a lower bound.
+	Unread bool
 	// What else there is to say: another program runs before the tap, …
 	Note            string
 	Ingress, Egress Account

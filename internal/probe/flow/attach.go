@@ -25,7 +25,6 @@ type port struct {
 	// What the device counted since attaching lies between the two.
 	low, high baseline
 	gone      time.Time
-	unread    bool // gone before its last counters were read
 	slot      bool // it has a place in flow_slots
 	moves     int  // how often it was put first again
 	removed   int  // how often another took it off
@@ -140,7 +139,7 @@ func (t *Tap) attach(s *space, l netlink.Link) {
 		p.low, p.high, p.slot, p.moves, p.removed = old.low, old.high, old.slot, old.moves, old.removed
 		p.Note = old.Note
 	}
-	err := t.attachBoth(s, p, a.EncapType)
+	err := t.attachBoth(s, p, l)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	s.ports[p.Iface.Index] = p
@@ -158,8 +157,8 @@ func (t *Tap) attach(s *space, l netlink.Link) {
 	}
 }
 
-func (t *Tap) attachBoth(s *space, p *port, encap string) error {
-	prog, err := t.program(s, p.Iface.Index, linkHeader(encap))
+func (t *Tap) attachBoth(s *space, p *port, l netlink.Link) error {
+	prog, err := t.program(s, p.Iface.Index, linkHeader(l.Attrs().EncapType))
 	if err != nil {
 		return explain(err)
 	}
@@ -170,7 +169,7 @@ func (t *Tap) attachBoth(s *space, p *port, encap string) error {
 	if err != nil {
 		return err
 	}
-	if err := t.attachPrograms(s, p, prog); err != nil {
+	if err := t.attachPrograms(p, prog, t.cfg.Attach == AttachTCX || t.cfg.Attach == AttachAuto && !t.refused && prefersTCX(s, l)); err != nil {
 		p.release()
 		return explain(err)
 	}
@@ -201,8 +200,8 @@ func (t *Tap) program(s *space, index, header uint32) (*instance, error) {
 	return p, nil
 }
 
-func (t *Tap) attachPrograms(s *space, p *port, progs *instance) error {
-	if t.cfg.Attach == AttachTCX || t.cfg.Attach == AttachAuto && !t.refused && prefersTCX(s, p.Iface.Index) {
+func (t *Tap) attachPrograms(p *port, progs *instance, tcx bool) error {
+	if tcx {
 		err := attachTCX(p, progs)
 		if err == nil || t.cfg.Attach == AttachTCX {
 			return err
@@ -245,7 +244,7 @@ func (t *Tap) detach(p *port) {
 	if c, ok := after[p.Iface.Index]; ok && err2 == nil {
 		p.high.read(c)
 	} else {
-		p.unread = true
+		p.Unread = true
 	}
 	p.gone = time.Now()
 	t.log.Info("Detached flow probe", "interface", p.Name, "netns", p.Iface.Netns)

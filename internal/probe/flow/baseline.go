@@ -23,6 +23,22 @@ func (b *baseline) read(reading deviceCounters) {
 	b.now.tx.Add(b.prior.tx)
 }
 
+// end reads for the last time. A device that is being taken apart may have lost
+// its counters by then, as a veth whose other end is gone: those keep what was
+// read before, and whole is false.
+func (b *baseline) end(reading deviceCounters) (whole bool) {
+	before := b.now
+	b.read(reading)
+	whole = true
+	for _, side := range []struct{ now, before *event.Counter }{{&b.now.rx, &before.rx}, {&b.now.tx, &before.tx}} {
+		if side.now.Packets < side.before.Packets || side.now.Bytes < side.before.Bytes {
+			*side.now = *side.before
+			whole = false
+		}
+	}
+	return whole
+}
+
 // add takes over what another interface counted.
 func (b *baseline) add(o deviceCounters) {
 	b.now.rx.Add(o.rx)

@@ -47,6 +47,7 @@ func (t *Tap) takeGone(after time.Duration, may func(event.Iface) bool) (taken [
 		}
 		t.gone.low.add(p.low.now)
 		t.gone.high.add(p.high.now)
+		t.gone.Unread = t.gone.Unread || p.Unread
 		taken = append(taken, p)
 		return true
 	}

@@ -5,6 +5,8 @@ package flow
 import (
 	"context"
 	"errors"
+	"slices"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -15,8 +17,6 @@ const (
 	// a part of the others each time, all of them once in looks times.
 	lookInterval = 30 * time.Second
 	looks        = 10
-	// Changes that wait while interfaces are being attached.
-	maxChanges = 4096
 )
 
 // Follow keeps the tap on the interfaces as they and their namespaces come and
@@ -43,118 +43,108 @@ func (t *Tap) follow(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
-	changes := make(chan *change, maxChanges)
+	f := &follower{tap: t, wake: make(chan struct{}, 1)}
 	broken := make(chan error, 1)
-	ctx, cancel := context.WithCancel(ctx)
-	go func() {
-		broken <- w.run(func(c *change) {
-			select {
-			case changes <- c:
-			case <-ctx.Done():
-			}
-		})
-		close(changes)
-	}()
-	defer func() {
-		cancel()
-		_ = w.file.Close()
-		<-broken
-	}()
-	f := follower{tap: t, changes: changes}
+	go func() { broken <- w.run(f.hear) }()
+	defer func() { _ = w.file.Close() }()
 	f.look(true)
-	return f.run(ctx)
-}
-
-// follower is who attaches and detaches, one thing after the other.
-type follower struct {
-	tap     *Tap
-	changes <-chan *change
-	turn    int // which part of the namespaces is looked at next
-	lost    bool
-	dirty   []*space
-}
-
-func (f *follower) run(ctx context.Context) error {
 	tick := time.NewTicker(lookInterval)
 	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
+			_ = w.file.Close()
+			return <-broken
+		case err := <-broken:
+			t.log.Warn("lost track of interfaces, looking again", "error", err)
 			return nil
-		case c, open := <-f.changes:
-			if !open {
-				f.tap.log.Warn("lost track of interfaces, looking again")
-				return nil
-			}
-			f.take(c)
+		case <-f.wake:
 			f.settle()
-		case <-f.tap.added:
+		case <-t.added:
 			// First what came before: an interface that has moved is let go where
 			// it was before it is attached where it is.
 			f.settle()
-			f.tap.takeUp()
+			t.takeUp()
 		case <-tick.C:
 			f.look(false)
 		}
 	}
 }
 
-// settle takes what else has arrived, and does what it asks for: one look at a
-// namespace answers all that was told of it.
-func (f *follower) settle() {
-	for more := true; more; {
-		select {
-		case c, open := <-f.changes:
-			if more = open; open {
-				f.take(c)
-			}
-		default:
-			more = false
-		}
-	}
-	if f.lost {
-		f.lost = false
-		f.tap.log.Warn("changes of interfaces came faster than they were read, looking at all of them")
-		f.dirty = f.dirty[:0]
-		f.look(true)
-	}
-	for _, s := range f.dirty {
-		f.sync(s)
-	}
-	f.dirty = f.dirty[:0]
+// follower is who attaches and detaches, one thing after the other. What it
+// hears meanwhile it keeps as a list of namespaces to look at: one look answers
+// all that was told of one.
+type follower struct {
+	tap  *Tap
+	turn int // which part of the namespaces is looked at next
+	wake chan struct{}
+
+	mu    sync.Mutex
+	dirty []*space // in the order in which they were told of
+	dead  []*space
+	lost  bool
 }
 
-// take notes what a change asks for.
-func (f *follower) take(c *change) {
+// hear notes what a change asks for. It is called by the reader of the socket
+// and must not wait: what the socket's buffer has no room for is lost.
+func (f *follower) hear(c *change) {
 	t := f.tap
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	switch {
 	case c == nil:
 		f.lost = true
-		return
 	case c.kind == unix.RTM_NEWNSID:
 		if t.byNsid(c.nsid) == nil {
 			t.cfg.Stranger()
 		}
 		return
 	case c.kind == unix.RTM_DELNSID:
-		if s := t.byNsid(c.nsid); s != nil {
-			t.depart(s)
-		}
-		return
-	}
-	s := t.byNsid(c.nsid)
-	if s == nil || (c.kind == unix.RTM_NEWADDR || c.kind == unix.RTM_DELADDR) && !s.own && (*t.layout.Load())[s.Netns] == nil {
-		return
-	}
-	if c.last != nil {
-		t.lastWords(s, c)
-	}
-	for _, d := range f.dirty {
-		if d == s {
+		s := t.byNsid(c.nsid)
+		if s == nil {
 			return
 		}
+		f.dead = append(f.dead, s)
+		t.locked(func() { s.nsid = unknownNsid }) // another may get it at once
+	default:
+		s := t.byNsid(c.nsid)
+		about := c.kind == unix.RTM_NEWADDR || c.kind == unix.RTM_DELADDR
+		if s == nil || about && !s.own && (*t.layout.Load())[s.Netns] == nil {
+			return
+		}
+		if c.last != nil {
+			t.lastWords(s, c)
+		}
+		if slices.Contains(f.dirty, s) {
+			return
+		}
+		f.dirty = append(f.dirty, s)
 	}
-	f.dirty = append(f.dirty, s)
+	select {
+	case f.wake <- struct{}{}:
+	default:
+	}
+}
+
+// settle does what was asked for.
+func (f *follower) settle() {
+	f.mu.Lock()
+	dirty, dead, lost := f.dirty, f.dead, f.lost
+	f.dirty, f.dead, f.lost = nil, nil, false
+	f.mu.Unlock()
+	for _, s := range dead {
+		f.tap.depart(s)
+	}
+	if lost {
+		f.tap.log.Warn("changes of interfaces came faster than they were read, looking at all of them")
+		f.look(true)
+		return
+	}
+	for _, s := range dirty {
+		if !slices.Contains(dead, s) {
+			f.sync(s)
+		}
+	}
 }
 
 // look synchronises the own namespace and all others, or a part of them.
@@ -213,9 +203,8 @@ func (t *Tap) byNsid(nsid int) *space {
 func (t *Tap) lastWords(s *space, c *change) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if p := s.ports[c.index]; p != nil && (p.How != "" || p.unread) {
-		p.unread = false
-		p.low.read(*c.last)
-		p.high.read(*c.last)
+	if p := s.ports[c.index]; p != nil && (p.How != "" || p.Unread) {
+		low, high := p.low.end(*c.last), p.high.end(*c.last)
+		p.Unread = !low || !high
 	}
 }

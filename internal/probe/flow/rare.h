@@ -11,7 +11,7 @@ struct rest {
 	enum packet_class class;
 	enum direction dir;
 	__u32 headers;
-	__u32 jumbo;
+	__u32 hidden;
 	__u8 protocol;
 };
 
@@ -38,7 +38,7 @@ static __noinline int count_rest(struct __sk_buff *skb, struct rest *r)
 	struct rest_value *v;
 	struct size s = {};
 
-	measure(skb, r->headers, r->jumbo, &s);
+	measure(skb, r->headers, r->hidden, &s);
 	if (r->class == PACKET_FORWARDED) {
 		forwarded = bpf_map_lookup_elem(&flow_slots, &place);
 		if (forwarded && forwarded->ifindex == skb->ifindex) {
@@ -122,7 +122,7 @@ static __noinline int read_sender(struct __sk_buff *skb, struct flow_value *v, s
 struct first {
 	struct flow_key *key;
 	__u32 headers;
-	__u32 jumbo;
+	__u32 hidden;
 	__u8 flags;
 	__u8 egress;
 };
@@ -135,7 +135,7 @@ static __noinline int insert(struct __sk_buff *skb, void *table, struct first *f
 	struct flow_side *side = f->egress ? &v.tx : &v.rx;
 	struct size s = {};
 
-	measure(skb, f->headers, f->jumbo, &s);
+	measure(skb, f->headers, f->hidden, &s);
 	side->bytes = s.bytes;
 	side->packets = s.packets;
 	side->seg = s.seg_packets << SEG_SHIFT | s.seg_bytes;
@@ -187,7 +187,7 @@ static __always_inline int observe_rare(struct __sk_buff *skb, const enum direct
 
 	r.class = parse_rare(skb, &p, dir == EGRESS);
 	r.headers = p.payload;
-	r.jumbo = p.jumbo;
+	r.hidden = hidden(&p);
 	r.protocol = p.key.protocol;
 	if (r.class != PACKET_CONN)
 		goto rest;
@@ -203,7 +203,7 @@ static __always_inline int observe_rare(struct __sk_buff *skb, const enum direct
 		struct first f = {
 			.key = &p.key,
 			.headers = p.payload,
-			.jumbo = p.jumbo,
+			.hidden = hidden(&p),
 			.flags = p.tcp_flags,
 			.egress = dir == EGRESS,
 		};
@@ -216,7 +216,7 @@ static __always_inline int observe_rare(struct __sk_buff *skb, const enum direct
 		if (!v)
 			goto rest;
 	}
-	measure(skb, p.payload, p.jumbo, &s);
+	measure(skb, p.payload, hidden(&p), &s);
 	add_packet(dir == EGRESS ? &v->tx : &v->rx, &s);
 	if (p.tcp_flags & ~v->flags[dir])
 		add_flags(v, dir, p.tcp_flags);

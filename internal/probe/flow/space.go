@@ -156,7 +156,7 @@ func (t *Tap) syncLocked(s *space) error {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if s.Problem != problem && problem != "" {
+	if s.Problem != problem && problem != "" && !errors.Is(err, netns.ErrGone) {
 		t.log.Warn("network namespace not tapped", "netns", s.Netns, "name", s.Name, "error", err)
 	}
 	s.Problem = problem
@@ -211,11 +211,11 @@ func (t *Tap) depart(s *space) {
 	t.mu.Lock()
 	delete(t.spaces, s.Netns)
 	for _, p := range s.ports {
+		if p.gone.IsZero() {
+			p.gone, p.Unread = time.Now(), p.Unread || p.How != ""
+		}
 		p.abandon()
 		p.Problem, p.Left = gone, true
-		if p.gone.IsZero() {
-			p.gone = time.Now()
-		}
 		t.left = append(t.left, p)
 	}
 	t.mu.Unlock()
