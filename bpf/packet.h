@@ -69,6 +69,7 @@ struct packet {
 	bool icmp_error; /* quotes the packet that it is about */
 	bool from_network; /* offsets count from the network header */
 	__u8 jumbo; /* bytes of a header that BIG TCP has in memory, not on the wire */
+	__u8 outer; /* bytes before the network header that the device does not count */
 };
 
 /* Copies len bytes at off into buf, wherever in the packet they are; false when
@@ -251,6 +252,42 @@ static __always_inline enum packet_class parse_transport(struct __sk_buff *skb, 
 	return PACKET_CONN;
 }
 
+/*
+ * Where the network header is, on a device whose link-layer header has no known
+ * length. Nearly always where the packet begins. A tunnel to anybody (GRE) has
+ * its outer headers before, which its device does not count: they have the
+ * length that the packet's own leaves.
+ */
+static __always_inline void find_network(struct __sk_buff *skb, struct packet *p)
+{
+	union {
+		__u32 words[5];
+		__u8 bytes[20];
+		struct iphdr v4;
+	} net, first;
+	__u32 len;
+	bool gre;
+
+	if (bpf_skb_load_bytes_relative(skb, 0, &net, sizeof(net), BPF_HDR_START_NET)) {
+		/* Not linear: it is where the packet begins. Or it is cut. */
+		p->from_network = bpf_skb_load_bytes_relative(skb, 0, &net, 1, BPF_HDR_START_NET) == 0;
+		return;
+	}
+	if (bpf_skb_load_bytes(skb, 0, &first, sizeof(first)))
+		return;
+	if (__builtin_memcmp(&net, &first, sizeof(net)) == 0)
+		return;
+	p->from_network = true;
+	gre = first.v4.version == 4 ? first.v4.protocol == IPPROTO_GRE :
+		first.v4.version == 6 && first.bytes[6] == IPPROTO_GRE;
+	/* IPv6 has its payload's length at 4. */
+	len = net.v4.version == 4 ? bpf_ntohs(net.v4.tot_len) : bpf_ntohs(net.v4.id) + 40;
+	len = skb->len - len;
+	if (gre && len && len <= 128 && bpf_skb_load_bytes(skb, len, &first, sizeof(first)) == 0 &&
+	    __builtin_memcmp(&net, &first, sizeof(net)) == 0)
+		p->outer = len;
+}
+
 /* Any packet. link is the length of the device's link-layer header. */
 static __always_inline enum packet_class parse_packet(struct __sk_buff *skb, __u32 link,
 						      struct packet *p, const bool egress)
@@ -260,7 +297,7 @@ static __always_inline enum packet_class parse_packet(struct __sk_buff *skb, __u
 	enum packet_class class;
 
 	if (link == LINK_UNKNOWN) {
-		p->from_network = true;
+		find_network(skb, p);
 		off = 0;
 	}
 #pragma unroll
