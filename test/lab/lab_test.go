@@ -101,8 +101,11 @@ func knownFault(t *testing.T, what string) {
 func everyPacket(t *testing.T, l *bpftest.Layout, how flow.Attach) {
 	requireAttachment(t, how)
 	topo := l.Topology(t)
-	if l.Name == "vrf" {
+	switch l.Name {
+	case "vrf":
 		knownFault(t, "what a member of a VRF sends and receives counts as carried")
+	case "wireguard", "pods behind wireguard":
+		knownFault(t, "the audit of a WireGuard device misses the bytes of its own headers; outer packets are flows while TCP is inside")
 	}
 	warm(topo)
 	node := tap(t, topo, how)
