@@ -18,47 +18,63 @@ enum sender {
 	SENDER_FOREIGN = 2, /* another one, as inside of a tunnel, or none, as behind NAT */
 };
 
-/* Whether this namespace has a socket for the connection: a socket of another
+/* Whether this namespace has a socket for what sk sends: a socket of another
  * one stays attached where a packet is redirected and translated. */
-static __always_inline bool is_local(struct __sk_buff *skb, const struct flow_key *key)
+static __always_inline bool is_local(struct __sk_buff *skb, const struct bpf_sock *sk,
+				     const struct flow_key *key)
 {
+	/* Looked up as for what comes in: the source is the remote end. A connected
+	 * UDP socket may send elsewhere, and is found by whom it is connected to. */
+	bool v4 = key->local[2] == bpf_htonl(0xffff) && !key->local[0] && !key->local[1];
 	struct bpf_sock_tuple tuple = {};
-	struct bpf_sock *sk;
-	__u32 len;
+	struct bpf_sock *found;
 
-	/* Looked up as for what comes in: the source is the remote end. */
-	if (key->local[2] == bpf_htonl(0xffff) && !key->local[0] && !key->local[1]) {
+	if (v4) {
 		tuple.ipv4.saddr = key->remote[3];
 		tuple.ipv4.daddr = key->local[3];
 		tuple.ipv4.sport = key->remote_port_be;
 		tuple.ipv4.dport = key->local_port_be;
-		len = sizeof(tuple.ipv4);
 	} else {
 		__builtin_memcpy(tuple.ipv6.saddr, key->remote, 16);
 		__builtin_memcpy(tuple.ipv6.daddr, key->local, 16);
 		tuple.ipv6.sport = key->remote_port_be;
 		tuple.ipv6.dport = key->local_port_be;
-		len = sizeof(tuple.ipv6);
 	}
-	if (key->protocol == IPPROTO_TCP) {
-		sk = len == sizeof(tuple.ipv4) ?
+	/* A barrier, or the compiler chooses between pointers instead of values,
+	 * which the verifier does not take. */
+	asm volatile("" ::: "memory");
+	if (key->protocol == IPPROTO_UDP && sk->dst_port) {
+		if (v4) {
+			tuple.ipv4.saddr = sk->dst_ip4;
+			tuple.ipv4.sport = sk->dst_port;
+		} else {
+			tuple.ipv6.saddr[0] = sk->dst_ip6[0];
+			tuple.ipv6.saddr[1] = sk->dst_ip6[1];
+			tuple.ipv6.saddr[2] = sk->dst_ip6[2];
+			tuple.ipv6.saddr[3] = sk->dst_ip6[3];
+			tuple.ipv6.sport = sk->dst_port;
+		}
+	}
+	asm volatile("" ::: "memory");
+	if (v4)
+		found = key->protocol == IPPROTO_TCP ?
 			bpf_skc_lookup_tcp(skb, &tuple, sizeof(tuple.ipv4), BPF_F_CURRENT_NETNS, 0) :
-			bpf_skc_lookup_tcp(skb, &tuple, sizeof(tuple.ipv6), BPF_F_CURRENT_NETNS, 0);
-	} else {
-		sk = len == sizeof(tuple.ipv4) ?
-			bpf_sk_lookup_udp(skb, &tuple, sizeof(tuple.ipv4), BPF_F_CURRENT_NETNS, 0) :
+			bpf_sk_lookup_udp(skb, &tuple, sizeof(tuple.ipv4), BPF_F_CURRENT_NETNS, 0);
+	else
+		found = key->protocol == IPPROTO_TCP ?
+			bpf_skc_lookup_tcp(skb, &tuple, sizeof(tuple.ipv6), BPF_F_CURRENT_NETNS, 0) :
 			bpf_sk_lookup_udp(skb, &tuple, sizeof(tuple.ipv6), BPF_F_CURRENT_NETNS, 0);
-	}
-	if (!sk)
+	if (!found)
 		return false;
-	bpf_sk_release(sk);
+	bpf_sk_release(found);
 	return true;
 }
 
 /*
  * Judges a packet that is being sent. Raw and mini-sockets are this namespace's
  * own: resets, acknowledgements in TIME_WAIT and echo replies look like that.
- * look_up tells that packets of other namespaces come by with their sockets.
+ * Inside of a tunnel they have another protocol than the header. look_up tells
+ * that packets of other namespaces come by with their sockets.
  */
 static __always_inline enum sender judge(struct __sk_buff *skb, const struct flow_key *key, bool look_up)
 {
@@ -69,17 +85,20 @@ static __always_inline enum sender judge(struct __sk_buff *skb, const struct flo
 		return SENDER_FOREIGN;
 	sk = bpf_sk_fullsock(sk);
 	if (!sk)
-		return SENDER_OWN;
-	if (sk->type == SOCK_RAW || (sk->family != AF_INET && sk->family != AF_INET6))
+		return key->protocol == IPPROTO_TCP ? SENDER_OWN : SENDER_FOREIGN;
+	if (sk->family != AF_INET && sk->family != AF_INET6)
+		return SENDER_OWN; /* a packet socket may send anything */
+	if (sk->type == SOCK_RAW && sk->protocol == IPPROTO_RAW)
 		return SENDER_OWN;
 	if (sk->protocol != key->protocol)
 		return SENDER_FOREIGN;
 	ports = key->kind == CONN_PLAIN && (key->protocol == IPPROTO_TCP || key->protocol == IPPROTO_UDP);
-	if (!ports)
+	if (!ports || sk->type == SOCK_RAW)
 		return SENDER_OWN;
 	if (sk->src_port != bpf_ntohs(key->local_port_be))
 		return SENDER_FOREIGN;
-	if (look_up && !is_local(skb, key))
+	/* One that is bound to a VRF is not found from its member. */
+	if (look_up && !sk->bound_dev_if && !is_local(skb, sk, key))
 		return SENDER_FOREIGN;
 	return SENDER_OWN;
 }

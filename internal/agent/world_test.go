@@ -87,7 +87,7 @@ func (w *world) agent(dir string, env ...string) *running {
 		close(p.exited)
 	}()
 	w.t.Cleanup(func() {
-		_ = p.cmd.Process.Kill()
+		p.signal(syscall.SIGKILL)
 		<-p.exited
 		if w.t.Failed() {
 			w.t.Logf("the agent said, at last:\n%s", tail(out.String(), 4000))
@@ -105,24 +105,46 @@ func (p *running) listens() {
 	})
 }
 
-// pid of the agent itself: nsenter forks.
-func (p *running) pid() string {
-	pid := strconv.Itoa(p.cmd.Process.Pid)
-	children, err := os.ReadFile("/proc/" + pid + "/task/" + pid + "/children")
-	if err == nil && len(strings.Fields(string(children))) > 0 {
-		return strings.Fields(string(children))[0]
-	}
+// pid of the agent itself: nsenter forks it.
+func (p *running) pid() (pid int) {
+	p.t.Helper()
+	parent := strconv.Itoa(p.cmd.Process.Pid)
+	bpftest.Eventually(p.t, "nsenter to fork", func() bool {
+		children, _ := os.ReadFile("/proc/" + parent + "/task/" + parent + "/children")
+		_, err := fmt.Sscan(string(children), &pid)
+		return err == nil || p.done()
+	})
 	return pid
+}
+
+// signal reaches the agent itself, also where it has just begun.
+func (p *running) signal(sig syscall.Signal) {
+	if p.done() {
+		return
+	}
+	if pid := p.pid(); pid > 1 {
+		_ = syscall.Kill(pid, sig)
+	}
+}
+
+// exits waits for the agent to end.
+func (p *running) exits() {
+	p.t.Helper()
+	select {
+	case <-p.exited:
+	case <-time.After(20 * time.Second):
+		p.t.Fatal("the agent does not end")
+	}
 }
 
 // holds counts the agent's open descriptors, and its memory in KiB.
 func (p *running) holds() (descriptors, memory int) {
 	p.t.Helper()
-	fds, err := os.ReadDir("/proc/" + p.pid() + "/fd")
+	fds, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", p.pid()))
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	status, err := os.ReadFile("/proc/" + p.pid() + "/status")
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.pid()))
 	if err != nil {
 		p.t.Fatal(err)
 	}
@@ -197,9 +219,8 @@ func TestChurn(t *testing.T) {
 // goroutines has the agent end with the stacks of all.
 func goroutines(t *testing.T, a *running) {
 	t.Helper()
-	pid, _ := strconv.Atoi(a.pid())
-	_ = syscall.Kill(pid, syscall.SIGQUIT)
-	<-a.exited
+	a.signal(syscall.SIGQUIT)
+	a.exits()
 	if n := strings.Count(a.output.String(), "\ngoroutine "); n == 0 || n > 60 {
 		t.Errorf("%d goroutines", n)
 	}
@@ -226,9 +247,8 @@ func TestKilledAtAnyMoment(t *testing.T) {
 	for range 50 {
 		a := w.agent(dir, env...)
 		time.Sleep(time.Duration(rand.IntN(500)) * time.Millisecond)
-		pid, _ := strconv.Atoi(a.pid())
-		_ = syscall.Kill(pid, syscall.SIGKILL)
-		<-a.exited
+		a.signal(syscall.SIGKILL)
+		a.exits()
 	}
 	hooks := func() string {
 		return w.run(`tc qdisc show | grep clsact || true; for i in 1 2 3 4 5 6 7 8; do ip netns exec c$i tc qdisc show | grep clsact || true; done`)
@@ -243,7 +263,9 @@ func TestKilledAtAnyMoment(t *testing.T) {
 	w.run(`for i in 1 2 3 4 5 6 7 8; do
 		test "$(ip netns exec c$i tc filter show dev eth0 ingress | grep -c orb8-)" = 1
 	done`)
-	if code := a.end(syscall.SIGTERM); code != 0 {
+	a.signal(syscall.SIGTERM)
+	a.exits()
+	if code := a.cmd.ProcessState.ExitCode(); code != 0 {
 		t.Errorf("exit code %d", code)
 	}
 	cleanup, out := command(dir, []string{"ORB8_NETNS=all"}, "cleanup")
@@ -259,4 +281,3 @@ func TestKilledAtAnyMoment(t *testing.T) {
 		t.Errorf("left behind: %v", files)
 	}
 }
-

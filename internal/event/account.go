@@ -58,6 +58,8 @@ type Interface struct {
 	Left bool
 	// It was gone before its last counters could be read: they are a lower bound.
 	Unread bool
+	// Its own counters are of other bytes than those that pass the tap.
+	OuterBytes bool
 	// What else there is to say: another program runs before the tap, …
 	Note            string
 	Ingress, Egress Account
@@ -74,16 +76,10 @@ type Namespace struct {
 	// Since when it carries packets, and since when it is tapped; the zero time
 	// when it is not yet.
 	Since, Tapped time.Time
+	// The longest that one of its interfaces was there and not tapped.
+	Untapped time.Duration
 	// Why it is not tapped.
 	Problem string
-}
-
-// Untapped is how long packets went by uncounted.
-func (n *Namespace) Untapped() time.Duration {
-	if n.Tapped.IsZero() {
-		return time.Since(n.Since)
-	}
-	return max(0, n.Tapped.Sub(n.Since))
 }
 
 // Loss is something that was not delivered, or not told apart.

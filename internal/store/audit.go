@@ -28,15 +28,15 @@ type InterfaceAudit struct {
 // Audit compares the table's totals with those of an interface.
 func (s *Flows) Audit(i event.Interface) InterfaceAudit {
 	sums := s.Sums(i.Iface)
-	in := part{sums.Live.Rx(), sums.Remainder.Rx(), sums.Carried.Rx(), sums.Segmentation.Rx(), &i.Ingress, i.Unread}
-	out := part{sums.Live.Tx(), sums.Remainder.Tx(), sums.Carried.Tx(), sums.Segmentation.Tx(), &i.Egress, i.Unread}
+	in := part{sums.Live.Rx(), sums.Remainder.Rx(), sums.Carried.Rx(), sums.Segmentation.Rx(), &i.Ingress, &i}
+	out := part{sums.Live.Tx(), sums.Remainder.Tx(), sums.Carried.Tx(), sums.Segmentation.Tx(), &i.Egress, &i}
 	return InterfaceAudit{Interface: i, Ingress: in.audit(), Egress: out.audit()}
 }
 
 type part struct {
 	live, remainder, carried, segmentation event.Counter
 	account                                *event.Account
-	unread                                 bool
+	of                                     *event.Interface
 }
 
 func (p part) audit() Audit {
@@ -63,13 +63,15 @@ func (p part) audit() Audit {
 	// Some devices (bridges, a veth with GRO) count bytes without the link-layer
 	// header. That the tap has more is never a loss.
 	least.Bytes -= min(least.Bytes, linkHeader*least.Packets)
-	if p.unread {
+	if p.of.Unread {
 		// What the tap has more than the last reading came after it.
 		acc.DeviceHigh.Bytes = max(acc.DeviceHigh.Bytes, least.Bytes)
 		acc.DeviceHigh.Packets = max(acc.DeviceHigh.Packets, least.Packets)
 		a.Device = acc.DeviceHigh
 	}
-	a.UnaccountedBytes = distance(span{acc.DeviceLow.Bytes, acc.DeviceHigh.Bytes}, span{least.Bytes, most.Bytes})
+	if !p.of.OuterBytes {
+		a.UnaccountedBytes = distance(span{acc.DeviceLow.Bytes, acc.DeviceHigh.Bytes}, span{least.Bytes, most.Bytes})
+	}
 	a.UnaccountedPackets = distance(span{acc.DeviceLow.Packets, acc.DeviceHigh.Packets}, span{least.Packets, most.Packets})
 	return a
 }

@@ -31,7 +31,7 @@ func Namespace(n *event.Namespace) *pb.NamespaceStatus {
 		Netns:      uint64(n.Netns),
 		Name:       n.Name,
 		Own:        n.Own,
-		UntappedNs: n.Untapped().Nanoseconds(),
+		UntappedNs: n.Untapped.Nanoseconds(),
 		Problem:    n.Problem,
 	}
 	if !n.Tapped.IsZero() {

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 
 	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
@@ -27,23 +28,14 @@ func (t *Tap) setAddresses(addrs []netlink.Addr) error {
 		want[ip] = true
 	}
 	for _, a := range addrs {
-		if ip, ok := address(a); ok {
+		if ip, ok := address(a); ok && !ip.Addr().IsLoopback() {
 			want[ip] = true
 		}
 	}
-	t.ownAddresses.Store(&want)
-	bits := addressBits(want)
-	for ip := range want {
-		err := t.kernel.addresses.Put(ip, uint8(0))
-		if errors.Is(err, ebpf.ErrKeyExist) {
-			continue
-		}
-		if err != nil {
-			return fmt.Errorf("note address %s: %w", ip.Addr(), err)
-		}
-	}
-	if err := t.kernel.bits.Put(uint32(0), bits); err != nil {
-		return fmt.Errorf("note addresses: %w", err)
+	t.addressing.Lock()
+	defer t.addressing.Unlock()
+	if err := t.putAddresses(want); err != nil {
+		return err
 	}
 	var ip event.IP
 	var none uint8
@@ -60,6 +52,39 @@ func (t *Tap) setAddresses(addrs []netlink.Addr) error {
 		}
 	}
 	return it.Err()
+}
+
+// addAddress adds one that was heard of, at once: what is sent from it would be
+// taken for others'.
+func (t *Tap) addAddress(ip event.IP) {
+	t.addressing.Lock()
+	defer t.addressing.Unlock()
+	set := t.ownAddresses.Load()
+	if set == nil || (*set)[ip] || ip.Addr().IsLoopback() {
+		return
+	}
+	want := maps.Clone(*set)
+	want[ip] = true
+	if err := t.putAddresses(want); err != nil {
+		t.log.Warn("address not noted", "error", err)
+	}
+}
+
+// putAddresses is for who holds addressing.
+func (t *Tap) putAddresses(want map[event.IP]bool) error {
+	for ip := range want {
+		if old := t.ownAddresses.Load(); old != nil && (*old)[ip] {
+			continue
+		}
+		if err := t.kernel.addresses.Put(ip, uint8(0)); err != nil {
+			return fmt.Errorf("note address %s: %w", ip.Addr(), err)
+		}
+	}
+	t.ownAddresses.Store(&want)
+	if err := t.kernel.bits.Put(uint32(0), addressBits(want)); err != nil {
+		return fmt.Errorf("note addresses: %w", err)
+	}
+	return nil
 }
 
 // OwnAddress tells whether an address is one of the own namespace's.

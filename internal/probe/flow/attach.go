@@ -20,6 +20,7 @@ import (
 type port struct {
 	event.Interface
 	space *space
+	kind  string
 	// One for each direction.
 	links []attachment
 	// What the device counted since attaching lies between the two.
@@ -50,40 +51,84 @@ func (t *Tap) syncInside(s *space) error {
 	if !s.cleaned {
 		t.clean(s)
 	}
-	masters := make(map[int]netlink.Link, len(links))
+	there := make(map[int]netlink.Link, len(links))
 	for _, l := range links {
-		masters[l.Attrs().Index] = l
+		there[l.Attrs().Index] = l
 	}
-	// Why an interface is not tapped; "" where it is.
-	why := make(map[uint32]string, len(links))
 	for _, l := range links {
-		index := uint32(l.Attrs().Index)
-		if why[index] = t.untapped(l, masters); why[index] != "" {
-			continue
-		}
-		p := s.ports[index]
-		if p != nil && p.gone.IsZero() {
-			t.renamed(p, l.Attrs().Name)
-			if p.How != "" && t.recheck(p) {
-				continue
-			}
-			t.locked(p.release)
-		}
-		t.attach(s, l)
+		t.consider(s, l, func(index int) netlink.Link { return there[index] }, true)
 	}
 	for index, p := range s.ports {
-		reason, exists := why[index]
-		if !exists {
-			reason = gone
-		}
-		if reason != "" && p.gone.IsZero() {
-			t.detach(p)
-		}
-		if reason != "" {
-			t.locked(func() { p.Problem, p.Left = reason, true })
+		if there[int(index)] == nil {
+			t.leave(p, gone)
 		}
 	}
 	return nil
+}
+
+// syncSome does it for those of which something was told: a namespace that
+// leads to hundreds of containers is not listed for each of them.
+func (t *Tap) syncSome(s *space, n *notice) error {
+	survey := n.survey
+	for index, recheck := range n.links {
+		l, err := netlink.LinkByIndex(int(index))
+		switch {
+		case errors.As(err, &netlink.LinkNotFoundError{}):
+			if p := s.ports[index]; p != nil {
+				survey = survey || stacks(p.kind)
+				t.leave(p, gone)
+			}
+		case err != nil:
+			return fmt.Errorf("look at interface %d: %w", index, err)
+		default:
+			survey = survey || stacks(l.Type())
+			t.consider(s, l, master, recheck)
+		}
+	}
+	if !survey {
+		return nil
+	}
+	links, err := netlink.LinkList()
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+		return fmt.Errorf("list interfaces: %w", err)
+	}
+	return t.survey(s, links)
+}
+
+func master(index int) netlink.Link {
+	l, err := netlink.LinkByIndex(index)
+	if err != nil {
+		return nil
+	}
+	return l
+}
+
+// consider has an interface tapped, or not, as it should be.
+func (t *Tap) consider(s *space, l netlink.Link, master func(int) netlink.Link, recheck bool) {
+	p := s.ports[uint32(l.Attrs().Index)]
+	if reason := t.untapped(l, master); reason != "" {
+		t.leave(p, reason)
+		return
+	}
+	if p != nil && p.gone.IsZero() {
+		t.renamed(p, l.Attrs().Name)
+		if p.How != "" && (!recheck || t.recheck(p)) {
+			return
+		}
+		t.locked(p.release)
+	}
+	t.attach(s, l)
+}
+
+// leave ends the tap on an interface that is gone or is not to be tapped.
+func (t *Tap) leave(p *port, reason string) {
+	if p == nil {
+		return
+	}
+	if p.gone.IsZero() {
+		t.detach(p)
+	}
+	t.locked(func() { p.Problem, p.Left = reason, true })
 }
 
 func (t *Tap) locked(do func()) {
@@ -98,7 +143,7 @@ const gone = "gone"
 // untapped: loopback is counted only on request; a member of a bridge, bond or
 // team is not a place where this namespace sends or receives. A member of a VRF
 // is, and the VRF is not: what comes in passes by its member only.
-func (t *Tap) untapped(l netlink.Link, masters map[int]netlink.Link) string {
+func (t *Tap) untapped(l netlink.Link, master func(int) netlink.Link) string {
 	a := l.Attrs()
 	if a.RawFlags&unix.IFF_LOOPBACK != 0 && !t.cfg.Loopback {
 		return "loopback"
@@ -109,14 +154,14 @@ func (t *Tap) untapped(l netlink.Link, masters map[int]netlink.Link) string {
 	if a.MasterIndex == 0 {
 		return ""
 	}
-	master := masters[a.MasterIndex]
-	if master == nil {
+	m := master(a.MasterIndex)
+	if m == nil {
 		return "member of another interface"
 	}
-	if master.Type() == "vrf" {
+	if m.Type() == "vrf" {
 		return ""
 	}
-	return "member of " + master.Attrs().Name
+	return "member of " + m.Attrs().Name
 }
 
 func (t *Tap) renamed(p *port, name string) {
@@ -129,9 +174,11 @@ func (t *Tap) renamed(p *port, name string) {
 // attach taps one interface in both directions or not at all.
 func (t *Tap) attach(s *space, l netlink.Link) {
 	a := l.Attrs()
-	p := &port{space: s, Interface: event.Interface{
+	p := &port{space: s, kind: l.Type(), Interface: event.Interface{
 		Iface: event.Iface{Netns: s.Netns, Index: uint32(a.Index)},
 		Name:  a.Name,
+		// It counts what it adds around its packets.
+		OuterBytes: l.Type() == "wireguard",
 	}}
 	old := s.ports[p.Iface.Index]
 	if old != nil {
@@ -145,6 +192,7 @@ func (t *Tap) attach(s *space, l netlink.Link) {
 	s.ports[p.Iface.Index] = p
 	switch {
 	case err == nil:
+		t.late(s, p.Iface.Index)
 		t.log.Info("Attached flow probe", "interface", p.Name, "netns", s.Netns, "by", p.How)
 	case errors.Is(err, unix.ENODEV), errors.As(err, &netlink.LinkNotFoundError{}):
 		// Gone between listing and attaching.
@@ -233,16 +281,16 @@ func linkHeader(encap string) uint32 {
 // detach ends the tap on one interface and keeps its account, which is read up
 // to this moment where the interface is still there.
 func (t *Tap) detach(p *port) {
-	before, err1 := readDevices()
+	before, err1 := readDevice(p.Iface.Index)
 	t.locked(p.release)
-	after, err2 := readDevices()
+	after, err2 := readDevice(p.Iface.Index)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if c, ok := before[p.Iface.Index]; ok && err1 == nil {
-		p.low.read(c)
+	if err1 == nil {
+		p.low.read(before)
 	}
-	if c, ok := after[p.Iface.Index]; ok && err2 == nil {
-		p.high.read(c)
+	if err2 == nil {
+		p.high.read(after)
 	} else {
 		p.Unread = true
 	}

@@ -173,10 +173,13 @@ func readNotes(path string) ([]event.Iface, error) {
 	return made, nil
 }
 
-// noted tells whether any owner, dead or alive, wrote a qdisc down.
-func noted(dir string, i event.Iface) bool {
+// noted tells whether any other owner, dead or alive, wrote a qdisc down.
+func noted(dir string, i event.Iface, but string) bool {
 	files, _ := filepath.Glob(tokenFile(dir, "*"))
 	return slices.ContainsFunc(files, func(f string) bool {
+		if f == tokenFile(dir, but) {
+			return false
+		}
 		made, err := readNotes(f)
 		return err == nil && slices.Contains(made, i)
 	})

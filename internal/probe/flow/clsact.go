@@ -152,27 +152,26 @@ func addFilter(f *netlink.BpfFilter) error {
 // makeQdisc tells whether the qdisc is orb8's to remove. One that another orb8
 // made is: whoever is the last on it removes it.
 func (t *Tap) makeQdisc(i event.Iface) (made bool, err error) {
-	has, err := hasClsact(int(i.Index))
-	if err != nil || has && !noted(t.cfg.StateDir, i) {
-		return false, err
-	}
+	ours := t.owner.made[i]
 	if err := t.owner.noteQdisc(i); err != nil {
 		return false, fmt.Errorf("note clsact qdisc: %w", err)
 	}
-	if has {
+	err = netlink.QdiscAdd(clsact(int(i.Index)))
+	if err == nil {
 		return true, nil
 	}
-	err = netlink.QdiscAdd(clsact(int(i.Index)))
-	if errors.Is(err, unix.EEXIST) { // somebody was quicker, or has the other kind
+	if errors.Is(err, unix.EEXIST) {
+		if ours || noted(t.cfg.StateDir, i, t.owner.token) {
+			return true, nil
+		}
+		t.owner.dropQdisc(i)
 		if has, err := hasClsact(int(i.Index)); has || err != nil {
 			return false, err
 		}
 		return false, errors.New("an ingress qdisc is where clsact has to go (see: tc qdisc show)")
 	}
-	if err != nil {
-		return false, fmt.Errorf("clsact qdisc: %w", err)
-	}
-	return true, nil
+	t.owner.dropQdisc(i)
+	return false, fmt.Errorf("clsact qdisc: %w", err)
 }
 
 func hasClsact(index int) (bool, error) {

@@ -23,14 +23,8 @@ const (
 	minLinkStats64 = 32 // the four counters that are read
 )
 
-// readDevices asks for the counters of all interfaces of the calling thread's
-// namespace, and for nothing else: a full link dump costs ten times as much.
-func readDevices() (map[uint32]deviceCounters, error) {
-	return dumpStats(func(r *nl.NetlinkRequest) ([][]byte, error) {
-		return r.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWSTATS)
-	})
-}
-
+// dumpStats asks for the counters of all interfaces of a namespace, and for
+// nothing else: a full link dump costs ten times as much.
 func dumpStats(execute func(*nl.NetlinkRequest) ([][]byte, error)) (map[uint32]deviceCounters, error) {
 	var replies [][]byte
 	var err error
@@ -38,9 +32,7 @@ func dumpStats(execute func(*nl.NetlinkRequest) ([][]byte, error)) (map[uint32]d
 	// may be missing, and what is there is right. The last try is good enough.
 	for range 3 {
 		req := nl.NewNetlinkRequest(unix.RTM_GETSTATS, unix.NLM_F_DUMP)
-		msg := make([]byte, sizeofIfStats)
-		binary.NativeEndian.PutUint32(msg[8:], 1<<(linkStats64-1))
-		req.AddRawData(msg)
+		req.AddRawData(statsRequest(0))
 		if replies, err = execute(req); !errors.Is(err, netlink.ErrDumpInterrupted) {
 			break
 		}
@@ -57,17 +49,29 @@ func dumpStats(execute func(*nl.NetlinkRequest) ([][]byte, error)) (map[uint32]d
 	return devices, nil
 }
 
-// readDevice is one of them; without it there is nothing to audit against.
+// readDevice asks one interface of the calling thread's namespace; without its
+// counters there is nothing to audit against.
 func readDevice(index uint32) (deviceCounters, error) {
-	devices, err := readDevices()
+	req := nl.NewNetlinkRequest(unix.RTM_GETSTATS, 0)
+	req.AddRawData(statsRequest(index))
+	replies, err := req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWSTATS)
 	if err != nil {
-		return deviceCounters{}, err
+		return deviceCounters{}, fmt.Errorf("read interface counters: %w", err)
 	}
-	c, ok := devices[index]
-	if !ok {
-		return c, fmt.Errorf("read interface counters: %w", unix.ENODEV)
+	for _, b := range replies {
+		if i, c, ok := parseStats(b); ok && i == index {
+			return c, nil
+		}
 	}
-	return c, nil
+	return deviceCounters{}, fmt.Errorf("read interface counters: %w", unix.ENODEV)
+}
+
+// statsRequest is a struct if_stats_msg; index 0 is for a dump.
+func statsRequest(index uint32) []byte {
+	msg := make([]byte, sizeofIfStats)
+	binary.NativeEndian.PutUint32(msg[4:], index)
+	binary.NativeEndian.PutUint32(msg[8:], 1<<(linkStats64-1))
+	return msg
 }
 
 // parseStats reads one RTM_NEWSTATS body: struct if_stats_msg, then attributes.

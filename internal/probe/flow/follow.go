@@ -43,7 +43,7 @@ func (t *Tap) follow(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
-	f := &follower{tap: t, wake: make(chan struct{}, 1)}
+	f := &follower{tap: t, wake: make(chan struct{}, 1), notices: map[*space]*notice{}}
 	broken := make(chan error, 1)
 	go func() { broken <- w.run(f.hear) }()
 	defer func() { _ = w.file.Close() }()
@@ -79,10 +79,11 @@ type follower struct {
 	turn int // which part of the namespaces is looked at next
 	wake chan struct{}
 
-	mu    sync.Mutex
-	dirty []*space // in the order in which they were told of
-	dead  []*space
-	lost  bool
+	mu      sync.Mutex
+	dirty   []*space // in the order in which they were told of
+	notices map[*space]*notice
+	dead    []*space
+	lost    bool
 }
 
 // hear notes what a change asks for. It is called by the reader of the socket
@@ -107,18 +108,9 @@ func (f *follower) hear(c *change) {
 		f.dead = append(f.dead, s)
 		t.locked(func() { s.nsid = unknownNsid }) // another may get it at once
 	default:
-		s := t.byNsid(c.nsid)
-		about := c.kind == unix.RTM_NEWADDR || c.kind == unix.RTM_DELADDR
-		if s == nil || about && !s.own && (*t.layout.Load())[s.Netns] == nil {
+		if !f.note(t.byNsid(c.nsid), c) {
 			return
 		}
-		if c.last != nil {
-			t.lastWords(s, c)
-		}
-		if slices.Contains(f.dirty, s) {
-			return
-		}
-		f.dirty = append(f.dirty, s)
 	}
 	select {
 	case f.wake <- struct{}{}:
@@ -126,11 +118,36 @@ func (f *follower) hear(c *change) {
 	}
 }
 
+// note adds a change to what is known of a namespace, and tells whether anything
+// is to be done about it.
+func (f *follower) note(s *space, c *change) bool {
+	address := c.kind == unix.RTM_NEWADDR || c.kind == unix.RTM_DELADDR
+	if s == nil || address && !s.own && (*f.tap.layout.Load())[s.Netns] == nil {
+		return false
+	}
+	if address && s.own && c.address != nil {
+		f.tap.addAddress(*c.address)
+	}
+	f.tap.hearOf(s, c)
+	n := f.notices[s]
+	if n == nil {
+		n = &notice{links: map[uint32]bool{}}
+		f.notices[s] = n
+		f.dirty = append(f.dirty, s)
+	}
+	if address {
+		n.survey = true
+	} else {
+		n.links[c.index] = n.links[c.index] || c.kind == unix.RTM_DELQDISC || c.kind == unix.RTM_DELTFILTER
+	}
+	return true
+}
+
 // settle does what was asked for.
 func (f *follower) settle() {
 	f.mu.Lock()
-	dirty, dead, lost := f.dirty, f.dead, f.lost
-	f.dirty, f.dead, f.lost = nil, nil, false
+	dirty, notices, dead, lost := f.dirty, f.notices, f.dead, f.lost
+	f.dirty, f.notices, f.dead, f.lost = nil, map[*space]*notice{}, nil, false
 	f.mu.Unlock()
 	for _, s := range dead {
 		f.tap.depart(s)
@@ -142,7 +159,7 @@ func (f *follower) settle() {
 	}
 	for _, s := range dirty {
 		if !slices.Contains(dead, s) {
-			f.sync(s)
+			f.sync(s, notices[s])
 		}
 	}
 }
@@ -170,15 +187,15 @@ func (f *follower) look(all bool) {
 		t.log.Warn("notes of earlier agents", "error", err)
 	}
 	for _, s := range part {
-		f.sync(s)
+		f.sync(s, nil)
 	}
 }
 
-func (f *follower) sync(s *space) {
+func (f *follower) sync(s *space, n *notice) {
 	if s == nil {
 		return
 	}
-	if err := f.tap.syncSpace(s); err != nil && s.own && !errors.Is(err, errClosed) {
+	if err := f.tap.syncNoticed(s, n); err != nil && s.own && !errors.Is(err, errClosed) {
 		f.tap.log.Warn("interfaces not followed", "error", err)
 	}
 }
@@ -198,13 +215,22 @@ func (t *Tap) byNsid(nsid int) *space {
 	return nil
 }
 
-// lastWords reads the counters that an interface takes leave with: it cannot
-// be asked any more.
-func (t *Tap) lastWords(s *space, c *change) {
+// hearOf notes when an interface was first heard of, and the counters that one
+// takes leave with: it cannot be asked any more.
+func (t *Tap) hearOf(s *space, c *change) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if p := s.ports[c.index]; p != nil && (p.How != "" || p.Unread) {
-		low, high := p.low.end(*c.last), p.high.end(*c.last)
-		p.Unread = !low || !high
+	p := s.ports[c.index]
+	switch {
+	case c.kind == unix.RTM_DELLINK:
+		delete(s.heard, c.index)
+		if c.last != nil && p != nil && (p.How != "" || p.Unread) {
+			low, high := p.low.end(*c.last), p.high.end(*c.last)
+			p.Unread = !low || !high
+		}
+	case c.kind == unix.RTM_NEWLINK && (p == nil || p.How == ""):
+		if _, known := s.heard[c.index]; !known && len(s.heard) < maxQueue {
+			s.heard[c.index] = time.Now()
+		}
 	}
 }

@@ -61,6 +61,22 @@ static __noinline int count_rest(struct __sk_buff *skb, struct rest *r)
 	return 0;
 }
 
+/* Where packets of others pass through: is this one of them? What is sent to
+ * all is received here, too. */
+static __always_inline bool is_others(struct __sk_buff *skb, struct flow_key *key)
+{
+	return skb->cb[CB_FORWARDS] &&
+		(!maybe_address(key->local) || !bpf_map_lookup_elem(&flow_addresses, key->local));
+}
+
+static __always_inline bool is_forwarded(struct __sk_buff *skb, struct flow_key *key,
+					 const enum direction dir)
+{
+	if (dir == INGRESS && (skb->pkt_type == PKT_BROADCAST || skb->pkt_type == PKT_MULTICAST))
+		return false;
+	return is_others(skb, key);
+}
+
 /*
  * An ICMP error is a packet of its own, counted as such; what it says belongs
  * to the connection that it quotes, seen from the same local end: the quoted
@@ -92,6 +108,8 @@ static __noinline int blame_quoted(struct __sk_buff *skb, void *table, struct pa
 	}
 	q.key.netns = p->key.netns;
 	q.key.ifindex = p->key.ifindex;
+	if (is_others(skb, &q.key))
+		return 0; /* a packet that passes through, and this host complains of it */
 	v = bpf_map_lookup_elem(table, &q.key);
 	if (!v) {
 		struct flow_value none = { .first = bpf_jiffies64(), .first_egress = !egress };
@@ -162,18 +180,6 @@ static __noinline int parse_rare(struct __sk_buff *skb, struct packet *p, __u8 e
 	p->key.netns = skb->cb[CB_NETNS];
 	p->key.ifindex = skb->ifindex;
 	return class;
-}
-
-/* Where packets of others pass through: is this one of them? What is sent to
- * all is received here, too. */
-static __always_inline bool is_forwarded(struct __sk_buff *skb, struct flow_key *key,
-					 const enum direction dir)
-{
-	if (!skb->cb[CB_FORWARDS])
-		return false;
-	if (dir == INGRESS && (skb->pkt_type == PKT_BROADCAST || skb->pkt_type == PKT_MULTICAST))
-		return false;
-	return !maybe_address(key->local) || !bpf_map_lookup_elem(&flow_addresses, key->local);
 }
 
 static __always_inline int observe_rare(struct __sk_buff *skb, const enum direction dir)

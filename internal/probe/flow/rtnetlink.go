@@ -6,9 +6,12 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/orb8/orb8/internal/event"
 )
 
 // change is what the kernel tells about an interface or a namespace.
@@ -19,6 +22,8 @@ type change struct {
 	index uint32
 	// Of RTM_DELLINK: the counters that the interface leaves with.
 	last *deviceCounters
+	// Of RTM_NEWADDR.
+	address *event.IP
 }
 
 // watch is one socket of the own namespace that hears of all namespaces: one
@@ -131,6 +136,9 @@ func parseChange(kind uint16, body []byte, nsid int) (c change, ok bool) {
 			return c, false
 		}
 		c.index = binary.NativeEndian.Uint32(body[4:])
+		if kind == unix.RTM_NEWADDR {
+			c.address = localAddress(body[unix.SizeofIfAddrmsg:])
+		}
 		return c, true
 	case unix.RTM_DELQDISC, unix.RTM_DELTFILTER:
 		if len(body) < 8 { // struct tcmsg begins with family and interface
@@ -151,6 +159,21 @@ func parseChange(kind uint16, body []byte, nsid int) (c change, ok bool) {
 		return c, nsid == unknownNsid
 	}
 	return c, false
+}
+
+// localAddress reads the address out of the attributes of an RTM_NEWADDR body:
+// IFA_LOCAL where there is a peer, else IFA_ADDRESS.
+func localAddress(attributes []byte) *event.IP {
+	b, found := attribute(attributes, unix.IFA_LOCAL)
+	if !found {
+		b, _ = attribute(attributes, unix.IFA_ADDRESS)
+	}
+	a, ok := netip.AddrFromSlice(b)
+	if !ok {
+		return nil
+	}
+	ip := event.IPFrom(a)
+	return &ip
 }
 
 // attribute returns the value of the first attribute of a type.

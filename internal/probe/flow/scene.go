@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -59,13 +60,14 @@ var (
 	}
 )
 
+// stacks tells that devices of a kind stand on others.
+func stacks(kind string) bool {
+	_, tunnel := tunnels[kind]
+	return tunnel || sharing[kind] || kind == "vlan"
+}
+
 func stacked(links []netlink.Link) bool {
-	for _, l := range links {
-		if _, ok := tunnels[l.Type()]; ok || sharing[l.Type()] || l.Type() == "vlan" {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(links, func(l netlink.Link) bool { return stacks(l.Type()) })
 }
 
 func newScene(forwards bool, links []netlink.Link, addrs []netlink.Addr) *scene {

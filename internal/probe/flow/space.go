@@ -28,6 +28,8 @@ type space struct {
 	// What the own namespace calls it; unknownNsid before it was asked.
 	nsid  int
 	ports map[uint32]*port
+	// When interfaces were first heard of that are not tapped yet.
+	heard map[uint32]time.Time
 	// Loaded while it is being synchronised, and kept in the own namespace.
 	programs map[constants]*instance
 }
@@ -41,6 +43,7 @@ func newSpace(inode uint32, own bool) *space {
 		own:       own,
 		nsid:      unknownNsid,
 		ports:     make(map[uint32]*port),
+		heard:     make(map[uint32]time.Time),
 		programs:  make(map[constants]*instance),
 	}
 }
@@ -125,16 +128,25 @@ func (t *Tap) Sync() error {
 	return err
 }
 
-// syncSpace is Sync for one namespace.
-func (t *Tap) syncSpace(s *space) error {
-	err := t.syncLocked(s)
+// notice is what was told of a namespace: of which interfaces, and whether what
+// is attached to them is in doubt; and that it may look different as a whole.
+type notice struct {
+	links  map[uint32]bool
+	survey bool
+}
+
+// syncSpace is Sync for one namespace, syncNoticed for what was told of it.
+func (t *Tap) syncSpace(s *space) error { return t.syncNoticed(s, nil) }
+
+func (t *Tap) syncNoticed(s *space, n *notice) error {
+	err := t.syncLocked(s, n)
 	if errors.Is(err, netns.ErrGone) {
 		t.depart(s)
 	}
 	return err
 }
 
-func (t *Tap) syncLocked(s *space) error {
+func (t *Tap) syncLocked(s *space, n *notice) error {
 	t.attaching.Lock()
 	defer t.attaching.Unlock()
 	if t.isClosed() {
@@ -142,6 +154,9 @@ func (t *Tap) syncLocked(s *space) error {
 	}
 	err := t.enter(s, func() error {
 		t.name(s)
+		if n != nil && !s.Tapped.IsZero() {
+			return t.syncSome(s, n)
+		}
 		return t.syncInside(s)
 	})
 	if !s.own {
@@ -164,6 +179,17 @@ func (t *Tap) syncLocked(s *space) error {
 		s.Tapped = time.Now()
 	}
 	return err
+}
+
+// late notes how long an interface carried packets before it was tapped: from
+// when it was heard of, or from the beginning of its namespace. Callers hold mu.
+func (t *Tap) late(s *space, index uint32) {
+	from := s.Since
+	if at, ok := s.heard[index]; ok {
+		from = at
+	}
+	delete(s.heard, index)
+	s.Untapped = max(s.Untapped, time.Since(from))
 }
 
 func (t *Tap) isClosed() bool {

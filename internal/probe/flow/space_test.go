@@ -276,7 +276,7 @@ func TestNamespaceThatCannotBeEntered(t *testing.T) {
 			}
 			d.refuse(nil)
 			l.sync()
-			if n := status(); n.Tapped.IsZero() || n.Problem != "" || n.Untapped() <= 0 {
+			if n := status(); n.Tapped.IsZero() || n.Problem != "" || n.Untapped <= 0 {
 				t.Errorf("%+v, want it tapped", n)
 			}
 		})

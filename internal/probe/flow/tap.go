@@ -122,7 +122,9 @@ type Tap struct {
 	added  chan struct{} // something is in queue
 	queue  []addition
 	layout atomic.Pointer[map[uint32]*scene]
-	// Of the own namespace. The map is not written to.
+	// addressing is held by whoever changes the own addresses. The map is not
+	// written to.
+	addressing   sync.Mutex
 	ownAddresses atomic.Pointer[map[event.IP]bool]
 }
 
@@ -187,7 +189,10 @@ func (t *Tap) load() error {
 
 // explain adds what a user can do about a refused load.
 func explain(err error) error {
+	var refused *ebpf.VerifierError
 	switch {
+	case errors.As(err, &refused) && len(refused.Log) > 1:
+		return err // the verifier says why, and that has nothing to do with rights
 	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
 		// What a library adds to it is about old kernels, and misleads on others.
 		return fmt.Errorf("%w: needs root, or the capabilities BPF, NET_ADMIN and PERFMON (before kernel 5.11 also SYS_RESOURCE)", unix.EPERM)
