@@ -166,6 +166,9 @@ func (e *Enricher) owner(f *event.Flow) (o socket.Owner, known, final bool) {
 			return o, true, true
 		}
 	}
+	if !known && ofTheStack(&f.Conn) {
+		return o, false, true
+	}
 	byPlace, found := e.cfg.Sockets.Find(&f.Conn)
 	// What systemd makes or listens for is not for itself.
 	known = known && o.PID != 1
@@ -178,6 +181,20 @@ func (e *Enricher) owner(f *event.Flow) (o socket.Owner, known, final bool) {
 		byPlace.Final = false
 	}
 	return byPlace, byPlace.Final || byPlace.PID != 1, byPlace.Final
+}
+
+// ofTheStack: neighbour discovery, multicast reports, echo replies and errors
+// are sent by the network stack itself, through sockets that nobody holds. Only
+// a process that sends such things by a socket of its own is known at once.
+func ofTheStack(c *event.Conn) bool {
+	const igmp = 2
+	switch c.Protocol {
+	case event.ICMP, event.ICMPv6:
+		return c.Kind != event.ConnEchoOpenedLocal
+	case igmp:
+		return true
+	}
+	return false
 }
 
 func (e *Enricher) kernelParty(service string) *event.Identity {

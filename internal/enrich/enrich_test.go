@@ -172,6 +172,29 @@ func TestIdentify(t *testing.T) {
 }
 
 // Without anybody to ask, all that is known is the machine.
+// What the network stack sends by itself has no owner to look for: on a node
+// with hundreds of namespaces somebody always talks to his neighbours.
+func TestTheStackIsNotLookedUp(t *testing.T) {
+	for _, c := range []struct {
+		protocol event.Protocol
+		kind     event.ConnKind
+		wants    int
+	}{
+		{event.ICMPv6, event.ConnPlain, 0},
+		{event.ICMPv6, event.ConnEchoOpenedRemote, 0},
+		{2, event.ConnPlain, 0},
+		{event.ICMP, event.ConnEchoOpenedLocal, 1},
+		{event.UDP, event.ConnPlain, 1},
+	} {
+		s := &sockets{}
+		f := flow(otherNetns, c.protocol, 0, 0)
+		f.Conn.Kind, f.Cookie = c.kind, 77
+		if final := machine(s).Identify(&f); final != (c.wants == 0) || len(s.wanted) != c.wants {
+			t.Errorf("%v, kind %d: final %v, %d listings wanted, not %d", c.protocol, c.kind, final, len(s.wanted), c.wants)
+		}
+	}
+}
+
 func TestMachineOnly(t *testing.T) {
 	f := flow(7, event.TCP, 1, 2)
 	f.Cookie, f.Cgroup = 8, 9

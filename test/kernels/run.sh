@@ -33,8 +33,7 @@ export allowed='
 6\.1   TestEveryPacketHasItsPlace/.*/tcx|TestOthersOnTheHook/.*|TestHiddenByAnother  kernel 6\.1 is older than TCX \(6\.6\)
 6\.1   TestFirstInChain             kernel 6\.1 is older than TCX \(6\.6\)
 6\.1   TestKilledTCXLeavesNothing   kernel 6\.1 is older than TCX \(6\.6\)
-.*     TestPacketsTooLarge          known fault
-.*     TestEveryPacketHasItsPlace/(vrf|.*wireguard)/.*  known fault
+6\.1   TestOthersInTheChain/.*      kernel 6\.1 is older than TCX \(6\.6\)
 .*     TestTunnelledSegments        older than lengths of tunnelled super-packets \(6\.17\)
 '
 

@@ -10,7 +10,6 @@ package lab
 import (
 	"fmt"
 	"net/netip"
-	"os"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -83,30 +82,15 @@ func TestEveryPacketHasItsPlace(t *testing.T) {
 // A host that complains of a packet on its way through, because it is too
 // large, takes no part in the connection.
 func TestPacketsTooLarge(t *testing.T) {
-	knownFault(t, "what a forwarding host complains of becomes a flow of the host")
 	l := bpftest.TooLarge()
 	for _, how := range attachments() {
 		t.Run(string(how), func(t *testing.T) { everyPacket(t, &l, how) })
 	}
 }
 
-// knownFault leaves out what the tap is known to do wrong.
-func knownFault(t *testing.T, what string) {
-	t.Helper()
-	if os.Getenv("ORB8_KNOWN_FAULTS") == "" {
-		t.Skip("known fault: " + what)
-	}
-}
-
 func everyPacket(t *testing.T, l *bpftest.Layout, how flow.Attach) {
 	requireAttachment(t, how)
 	topo := l.Topology(t)
-	switch l.Name {
-	case "vrf":
-		knownFault(t, "what a member of a VRF sends and receives counts as carried")
-	case "wireguard", "pods behind wireguard":
-		knownFault(t, "the audit of a WireGuard device misses the bytes of its own headers; outer packets are flows while TCP is inside")
-	}
 	warm(topo)
 	node := tap(t, topo, how)
 	for _, v6 := range topo.Families() {
