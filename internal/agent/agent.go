@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/reflection"
 
 	pb "github.com/orb8/orb8/api/orb8/v1"
+	"github.com/orb8/orb8/internal/event"
 	"github.com/orb8/orb8/internal/observer"
 	"github.com/orb8/orb8/internal/probe/flow"
 )
@@ -45,7 +46,7 @@ func Open(cfg Config) (*Agent, error) {
 		return nil, errors.Join(err, a.close())
 	}
 	line := newPipeline(cfg, a.tap, a.who.enricher(cfg.Node, a.tap.Own(), a.tap))
-	a.node = &node{pipeline: line, instance: rand.Uint64(), notes: a.notes}
+	a.node = &node{pipeline: line, instance: rand.Uint64(), notes: a.notes, lost: a.lost}
 	a.serve()
 	return a, nil
 }
@@ -88,6 +89,13 @@ func (a *Agent) close() (err error) {
 		}
 	}
 	return err
+}
+
+func (a *Agent) lost() []event.Loss {
+	if a.spaces == nil {
+		return nil
+	}
+	return a.spaces.losses()
 }
 
 // notes is what is off, or cannot be done.

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/orb8/orb8/internal/event"
 	"github.com/orb8/orb8/internal/netns"
 	"github.com/orb8/orb8/internal/probe/flow"
 	"github.com/orb8/orb8/internal/probe/process"
@@ -109,6 +110,22 @@ func (n *namespaces) problems() []string {
 		out = append(out, n.process.Problems()...)
 	}
 	return out
+}
+
+// losses is what was told of and found no room; the sweep finds it later.
+func (n *namespaces) losses() (losses []event.Loss) {
+	st := n.watcher.Stats()
+	late := st.HintsDropped + st.Dropped
+	if n.process != nil {
+		late += n.process.Lost()
+	}
+	if late > 0 {
+		losses = append(losses, event.Loss{
+			Stage: "namespaces", Count: late,
+			Hint: "processes and cgroups began faster than they were noted: a namespace may be tapped late, a short container unnamed",
+		})
+	}
+	return losses
 }
 
 func (n *namespaces) Close() error {

@@ -18,6 +18,8 @@ type node struct {
 	*pipeline
 	instance uint64
 	notes    func() []string
+	// What was lost on the way to finding namespaces.
+	lost func() []event.Loss
 }
 
 var _ observer.Node = (*node)(nil)
@@ -79,7 +81,7 @@ func (n *node) losses(interfaces []store.InterfaceAudit) []event.Loss {
 			losses = append(losses, l)
 		}
 	}
-	return append(losses, n.who.Losses()...)
+	return append(append(losses, n.who.Losses()...), n.lost()...)
 }
 
 // Status tells how the node does.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -181,8 +182,13 @@ func (t *Tap) attach(s *space, l netlink.Link) {
 		OuterBytes: l.Type() == "wireguard",
 	}}
 	old := s.ports[p.Iface.Index]
+	if old == nil {
+		old = t.takeLeft(p.Iface)
+	}
 	if old != nil {
-		// Left a bridge, say: the account goes on.
+		// It left a bridge, say, or is the first interface of a namespace whose
+		// number another had before: the account goes on.
+		p.Unread = old.Unread
 		p.low, p.high, p.slot, p.moves, p.removed = old.low, old.high, old.slot, old.moves, old.removed
 		p.Note = old.Note
 	}
@@ -203,6 +209,19 @@ func (t *Tap) attach(s *space, l netlink.Link) {
 			t.log.Warn("Not attached: flow probe", "interface", p.Name, "netns", s.Netns, "error", err)
 		}
 	}
+}
+
+// takeLeft takes an interface out of the list of those whose namespace is gone.
+func (t *Tap) takeLeft(i event.Iface) (old *port) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.left = slices.DeleteFunc(t.left, func(p *port) bool {
+		if p.Iface == i {
+			old = p
+		}
+		return p.Iface == i
+	})
+	return old
 }
 
 func (t *Tap) attachBoth(s *space, p *port, l netlink.Link) error {

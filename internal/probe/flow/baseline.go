@@ -29,7 +29,7 @@ func (b *baseline) read(reading deviceCounters) {
 func (b *baseline) end(reading deviceCounters) (whole bool) {
 	before := b.now
 	b.read(reading)
-	whole = true
+	whole = reading.rx.Packets > 0 && reading.tx.Packets > 0
 	for _, side := range []struct{ now, before *event.Counter }{{&b.now.rx, &before.rx}, {&b.now.tx, &before.tx}} {
 		if side.now.Packets < side.before.Packets || side.now.Bytes < side.before.Bytes {
 			*side.now = *side.before

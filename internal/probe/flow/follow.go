@@ -82,7 +82,7 @@ type follower struct {
 	mu      sync.Mutex
 	dirty   []*space // in the order in which they were told of
 	notices map[*space]*notice
-	dead    []*space
+	doubted []*space
 	lost    bool
 }
 
@@ -101,12 +101,14 @@ func (f *follower) hear(c *change) {
 		}
 		return
 	case c.kind == unix.RTM_DELNSID:
+		// Names are used again at once: whether it is the one that has it now is
+		// seen by entering.
 		s := t.byNsid(c.nsid)
 		if s == nil {
 			return
 		}
-		f.dead = append(f.dead, s)
-		t.locked(func() { s.nsid = unknownNsid }) // another may get it at once
+		f.doubted = append(f.doubted, s)
+		t.locked(func() { s.nsid = unknownNsid })
 	default:
 		if !f.note(t.byNsid(c.nsid), c) {
 			return
@@ -146,11 +148,11 @@ func (f *follower) note(s *space, c *change) bool {
 // settle does what was asked for.
 func (f *follower) settle() {
 	f.mu.Lock()
-	dirty, notices, dead, lost := f.dirty, f.notices, f.dead, f.lost
-	f.dirty, f.notices, f.dead, f.lost = nil, map[*space]*notice{}, nil, false
+	dirty, notices, doubted, lost := f.dirty, f.notices, f.doubted, f.lost
+	f.dirty, f.notices, f.doubted, f.lost = nil, map[*space]*notice{}, nil, false
 	f.mu.Unlock()
-	for _, s := range dead {
-		f.tap.depart(s)
+	for _, s := range doubted {
+		f.sync(s, nil)
 	}
 	if lost {
 		f.tap.log.Warn("changes of interfaces came faster than they were read, looking at all of them")
@@ -158,7 +160,7 @@ func (f *follower) settle() {
 		return
 	}
 	for _, s := range dirty {
-		if !slices.Contains(dead, s) {
+		if !slices.Contains(doubted, s) {
 			f.sync(s, notices[s])
 		}
 	}

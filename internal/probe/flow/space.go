@@ -25,6 +25,8 @@ type space struct {
 	event.Namespace
 	own     bool
 	cleaned bool // of what killed processes left
+	// Tells it from a later one with the same inode number; 0 before kernel 5.14.
+	cookie uint64
 	// What the own namespace calls it; unknownNsid before it was asked.
 	nsid  int
 	ports map[uint32]*port
@@ -140,10 +142,31 @@ func (t *Tap) syncSpace(s *space) error { return t.syncNoticed(s, nil) }
 
 func (t *Tap) syncNoticed(s *space, n *notice) error {
 	err := t.syncLocked(s, n)
-	if errors.Is(err, netns.ErrGone) {
+	if errors.Is(err, netns.ErrGone) || errors.Is(err, errReplaced) {
 		t.depart(s)
 	}
 	return err
+}
+
+// errReplaced: inode numbers are used again at once. The namespace that has it
+// now is found anew.
+var errReplaced = errors.New("another network namespace has the number")
+
+// same tells whether the thread is in the namespace that was meant.
+func (s *space) same() bool {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return true // nothing says otherwise
+	}
+	defer unix.Close(fd)
+	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+	if err != nil {
+		return true
+	}
+	if s.cookie == 0 {
+		s.cookie = cookie
+	}
+	return s.cookie == cookie
 }
 
 func (t *Tap) syncLocked(s *space, n *notice) error {
@@ -153,6 +176,9 @@ func (t *Tap) syncLocked(s *space, n *notice) error {
 		return errClosed
 	}
 	err := t.enter(s, func() error {
+		if !s.same() {
+			return errReplaced
+		}
 		t.name(s)
 		if n != nil && !s.Tapped.IsZero() {
 			return t.syncSome(s, n)
@@ -171,7 +197,7 @@ func (t *Tap) syncLocked(s *space, n *notice) error {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if s.Problem != problem && problem != "" && !errors.Is(err, netns.ErrGone) {
+	if s.Problem != problem && problem != "" && !errors.Is(err, netns.ErrGone) && !errors.Is(err, errReplaced) {
 		t.log.Warn("network namespace not tapped", "netns", s.Netns, "name", s.Name, "error", err)
 	}
 	s.Problem = problem
