@@ -78,10 +78,12 @@ func bigTCP(t *testing.T, v6 bool) (event.Counter, bool) {
 	stopB()
 	a.settle()
 	b.settle()
-	rxA, txA := a.checkConserved(&p.A)
-	rxB, txB := b.checkConserved(&p.B)
-	if txA.wire() != rxB.wire() || rxA.wire() != txB.wire() {
-		t.Errorf("the ends disagree:\n%+v\n%+v\n%+v\n%+v", txA, rxB, rxA, txB)
+	_, device := a.checkConserved(&p.A)
+	b.checkConserved(&p.B)
+	// A slow machine's multicast may come between the two taps.
+	atA, atB := a.tcp(), b.tcp()
+	if atA != atB.Reversed() {
+		t.Errorf("the ends disagree: %+v and %+v", atA, atB)
 	}
 	segments := sentSegments(&p.A) - before
 	headers := uint64(14 + 20 + 32) // with timestamps
@@ -92,12 +94,22 @@ func bigTCP(t *testing.T, v6 bool) (event.Counter, bool) {
 	want := event.Counter{Bytes: payload + segments*headers + 8, Packets: segments}
 	if again != p.A.SNMP("Tcp: RetransSegs")[0] {
 		t.Log("sent something again: its size is not known")
-		want.Bytes = txA.flows.Bytes
+		want.Bytes = atA.TxBytes
 	}
-	if txA.flows != want {
-		t.Errorf("sent %+v, TCP says %+v", txA.flows, want)
+	if atA.Tx() != want {
+		t.Errorf("sent %+v, TCP says %+v", atA, want)
 	}
-	return txA.device, big
+	return device.device, big
+}
+
+// tcp is the traffic of all TCP connections.
+func (l *live) tcp() (sum event.Traffic) {
+	for c, d := range l.flows {
+		if c.Protocol == event.TCP {
+			sum.Add(d.Traffic)
+		}
+	}
+	return sum
 }
 
 // Where there is no record for it, too.
