@@ -89,6 +89,22 @@ func (e *End) AskUDP(to netip.AddrPort, n, size int) netip.AddrPort {
 	return c.LocalAddr().(*net.UDPAddr).AddrPort()
 }
 
+// Reaches sends datagrams until one is answered: the first may be lost while
+// neighbours are asked for and tunnels shake hands.
+func (e *End) Reaches(to netip.AddrPort) {
+	e.t.Helper()
+	c := e.socket(netip.AddrPortFrom(e.IP(to.Addr().Is6()), 0))
+	defer c.Close()
+	Eventually(e.t, "an answer of "+to.String(), func() bool {
+		if _, err := c.WriteToUDPAddrPort([]byte("anybody there?"), to); err != nil {
+			return false
+		}
+		_ = c.SetReadDeadline(time.Now().Add(time.Second))
+		_, from, err := c.ReadFromUDPAddrPort(make([]byte, 64))
+		return err == nil && from == to
+	})
+}
+
 // EchoTCP starts a server on the end's address.
 func (e *End) EchoTCP(v6 bool) *Echo {
 	e.t.Helper()

@@ -104,7 +104,7 @@ func everyPacket(t *testing.T, l *bpftest.Layout, how flow.Attach) {
 // warm makes neighbours known and tunnels shake hands: that is not the talk.
 func warm(topo *bpftest.Topology) {
 	for _, v6 := range topo.Families() {
-		topo.Client.AskUDP(topo.Reach(topo.Server.EchoUDP(v6).Addr), 1, 10)
+		topo.Client.Reaches(topo.Reach(topo.Server.EchoUDP(v6).Addr))
 	}
 }
 
