@@ -58,8 +58,9 @@ type Interface struct {
 	Left bool
 	// It was gone before its last counters could be read: they are a lower bound.
 	Unread bool
-	// Its own counters are of other bytes than those that pass the tap.
-	OuterBytes bool
+	// Its own counters are of other packets than those that pass the tap, as
+	// WireGuard's: there is nothing to compare.
+	OwnMessages bool
 	// What else there is to say: another program runs before the tap, …
 	Note            string
 	Ingress, Egress Account

@@ -69,9 +69,10 @@ func (p part) audit() Audit {
 		acc.DeviceHigh.Packets = max(acc.DeviceHigh.Packets, least.Packets)
 		a.Device = acc.DeviceHigh
 	}
-	if !p.of.OuterBytes {
-		a.UnaccountedBytes = distance(span{acc.DeviceLow.Bytes, acc.DeviceHigh.Bytes}, span{least.Bytes, most.Bytes})
+	if p.of.OwnMessages {
+		return a
 	}
+	a.UnaccountedBytes = distance(span{acc.DeviceLow.Bytes, acc.DeviceHigh.Bytes}, span{least.Bytes, most.Bytes})
 	a.UnaccountedPackets = distance(span{acc.DeviceLow.Packets, acc.DeviceHigh.Packets}, span{least.Packets, most.Packets})
 	return a
 }

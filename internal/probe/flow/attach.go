@@ -178,8 +178,8 @@ func (t *Tap) attach(s *space, l netlink.Link) {
 	p := &port{space: s, kind: l.Type(), Interface: event.Interface{
 		Iface: event.Iface{Netns: s.Netns, Index: uint32(a.Index)},
 		Name:  a.Name,
-		// It counts what it adds around its packets.
-		OuterBytes: l.Type() == "wireguard",
+		// It counts its own messages, keepalives and handshakes among them.
+		OwnMessages: l.Type() == "wireguard",
 	}}
 	old := s.ports[p.Iface.Index]
 	if old == nil {
