@@ -161,6 +161,10 @@ type Delta struct {
 	Cookie, Cgroup uint64
 	// The first packet of the epoch was sent, not received.
 	FirstTx bool
+	// It was the answer to who opens a TCP connection.
+	FirstAnswers bool
+	// Seen on loopback: what either end sends is told to both, in any order.
+	Loopback bool
 	// Health was read from a socket.
 	HasSocket bool
 	// Packets of all connections that the epoch's table had no room for.

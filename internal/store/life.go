@@ -21,6 +21,11 @@ func opener(d *event.Delta, atStart bool) event.Opener {
 		return event.OpenerLocal
 	case d.Conn.Kind == event.ConnEchoOpenedRemote:
 		return event.OpenerRemote
+	case d.Conn.Protocol == event.TCP && d.FirstAnswers:
+		if d.FirstTx {
+			return event.OpenerRemote
+		}
+		return event.OpenerLocal
 	case d.Conn.Protocol == event.TCP:
 		if d.FirstTx && d.Health.FlagsTx&event.FlagSYN != 0 {
 			return event.OpenerLocal
@@ -29,7 +34,7 @@ func opener(d *event.Delta, atStart bool) event.Opener {
 			return event.OpenerRemote
 		}
 		return event.OpenerUnknown
-	case d.Conn.Protocol != event.UDP && d.Conn.Protocol != event.SCTP, d.Conn.Kind == event.ConnFragment, atStart:
+	case d.Conn.Protocol != event.UDP && d.Conn.Protocol != event.SCTP, d.Conn.Kind == event.ConnFragment, d.Loopback, atStart:
 		return event.OpenerUnknown
 	case d.FirstTx:
 		return event.OpenerLocal

@@ -199,3 +199,25 @@ func BenchmarkApply(b *testing.B) {
 		}
 	}
 }
+
+// On loopback the answer may be read before the question.
+func TestOpenerByTheAnswer(t *testing.T) {
+	for _, c := range []struct {
+		protocol          event.Protocol
+		sent, answers, lo bool
+		want              event.Opener
+	}{
+		{event.TCP, true, false, true, event.OpenerLocal},
+		{event.TCP, false, false, true, event.OpenerRemote},
+		{event.TCP, true, true, true, event.OpenerRemote},
+		{event.TCP, false, true, true, event.OpenerLocal},
+		{event.UDP, true, false, true, event.OpenerUnknown},
+		{event.UDP, true, false, false, event.OpenerLocal},
+	} {
+		d := event.Delta{FirstTx: c.sent, FirstAnswers: c.answers, Loopback: c.lo, Conn: event.Conn{Protocol: c.protocol}}
+		d.Health.FlagsTx, d.Health.FlagsRx = event.FlagSYN, event.FlagSYN
+		if got := opener(&d, false); got != c.want {
+			t.Errorf("%+v: opened by %v, want %v", c, got, c.want)
+		}
+	}
+}

@@ -29,7 +29,8 @@ type port struct {
 	gone      time.Time
 	slot      bool // it has a place in flow_slots
 	moves     int  // how often it was put first again
-	removed   int  // how often another took it off
+	rival     string
+	removed   int // how often another took it off
 }
 
 // attachment is one program on one interface.
@@ -189,16 +190,18 @@ func (t *Tap) attach(s *space, l netlink.Link) {
 		// It left a bridge, say, or is the first interface of a namespace whose
 		// number another had before: the account goes on.
 		p.Unread = old.Unread
-		p.low, p.high, p.slot, p.moves, p.removed = old.low, old.high, old.slot, old.moves, old.removed
+		p.low, p.high, p.slot, p.moves, p.removed, p.rival = old.low, old.high, old.slot, old.moves, old.removed, old.rival
 		p.Note = old.Note
 	}
-	err := t.attachBoth(s, p, l)
+	err := t.attachBoth(s, p, l, old != nil && old.gone.IsZero())
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	s.ports[p.Iface.Index] = p
 	switch {
 	case err == nil:
-		t.late(s, p.Iface.Index)
+		if old == nil {
+			t.late(s, p.Iface.Index)
+		}
 		t.log.Info("Attached flow probe", "interface", p.Name, "netns", s.Netns, "by", p.How)
 	case errors.Is(err, unix.ENODEV), errors.As(err, &netlink.LinkNotFoundError{}):
 		// Gone between listing and attaching.
@@ -224,7 +227,7 @@ func (t *Tap) takeLeft(i event.Iface) (old *port) {
 	return old
 }
 
-func (t *Tap) attachBoth(s *space, p *port, l netlink.Link) error {
+func (t *Tap) attachBoth(s *space, p *port, l netlink.Link, again bool) error {
 	prog, err := t.program(s, p.Iface.Index, linkHeader(l.Attrs().EncapType))
 	if err != nil {
 		return explain(err)
@@ -235,6 +238,10 @@ func (t *Tap) attachBoth(s *space, p *port, l netlink.Link) error {
 	before, err := readDevice(p.Iface.Index)
 	if err != nil {
 		return err
+	}
+	if again {
+		// Taken off since the last reading: up to now it may have been tapped.
+		p.high.read(before)
 	}
 	if err := t.attachPrograms(p, prog, t.cfg.Attach == AttachTCX || t.cfg.Attach == AttachAuto && !t.refused && prefersTCX(s, l)); err != nil {
 		p.release()
@@ -281,20 +288,6 @@ func (t *Tap) attachPrograms(p *port, progs *instance, tcx bool) error {
 		t.log.Info("this kernel has no TCX (6.6 has), attaching by clsact")
 	}
 	return t.attachClsact(p, progs)
-}
-
-// linkHeader is the length of what stands before the IP header, by device type.
-// Where it varies, or is not known, packets are read from the network header on.
-func linkHeader(encap string) uint32 {
-	switch encap {
-	case "ether", "loopback":
-		return etherHeader
-	case "none", "rawip", "ppp": // tun, WireGuard
-		return 0
-	case "infiniband": // IPoIB: the kernel puts 20 bytes before the header of four
-		return 24
-	}
-	return unknownHeader
 }
 
 // detach ends the tap on one interface and keeps its account, which is read up

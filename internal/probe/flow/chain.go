@@ -48,6 +48,8 @@ func (t *Tap) recheck(p *port) bool {
 	}
 	if before != "" && p.moves < maxMoves {
 		p.moves++
+		p.rival = before
+		t.note(p, "")
 		t.log.Info("going in front of another program", "interface", p.Name, "netns", p.Iface.Netns, "other", before)
 		return false
 	}
@@ -80,7 +82,13 @@ func (t *Tap) note(p *port, before string) {
 	if before != "" {
 		notes = append(notes, "runs after "+before+", which may hide packets")
 	}
-	if p.removed > 0 {
+	if before == "" && p.moves > 0 {
+		notes = append(notes, "went in front of "+p.rival)
+	}
+	switch {
+	case p.removed == 1:
+		notes = append(notes, "was removed by another and attached again")
+	case p.removed > 1:
 		notes = append(notes, fmt.Sprintf("was removed by another and attached again, %d times", p.removed))
 	}
 	t.locked(func() { p.Note = strings.Join(notes, "; ") })

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -33,6 +34,7 @@ func child() int {
 	}
 	fmt.Println("ready")
 	_, _ = io.Copy(io.Discard, os.Stdin) // nobody writes; it ends with the test
+	runtime.KeepAlive(tap)               // a collected file would end the lock on it
 	return 0
 }
 

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -94,7 +95,7 @@ func (d *Leftovers) cleanLink(l netlink.Link, netns uint32) (removed []string, e
 	}
 	for _, f := range filters {
 		b, ok := f.(*netlink.BpfFilter)
-		if !ok || !strings.HasPrefix(b.Name, filterPrefix) || !d.is(strings.TrimPrefix(b.Name, filterPrefix)) {
+		if !ok || !strings.HasPrefix(b.Name, filterPrefix) || !d.left(b) {
 			continue
 		}
 		if err := unlessGone(netlink.FilterDel(b)); err != nil {
@@ -117,6 +118,48 @@ func (d *Leftovers) cleanLink(l netlink.Link, netns uint32) (removed []string, e
 		removed = append(removed, name+": clsact qdisc")
 	}
 	return removed, nil
+}
+
+// left tells whether the owner of a filter is dead. One that keeps its notes
+// elsewhere is asked for in the kernel.
+func (d *Leftovers) left(f *netlink.BpfFilter) bool {
+	token := strings.TrimPrefix(f.Name, filterPrefix)
+	if _, err := os.Stat(tokenFile(d.dir, token)); err == nil || d.known[token] {
+		return d.is(token)
+	}
+	dead, known := ownerIsDead(ebpf.ProgramID(f.Id))
+	return known && dead
+}
+
+// ownerIsDead reads it off the program: with the process that loaded it the
+// kernel empties the array of programs that it goes on to.
+func ownerIsDead(id ebpf.ProgramID) (dead, known bool) {
+	p, err := ebpf.NewProgramFromID(id)
+	if err != nil {
+		return false, false
+	}
+	defer p.Close()
+	info, err := p.Info()
+	if err != nil {
+		return false, false
+	}
+	maps, _ := info.MapIDs()
+	for _, id := range maps {
+		m, err := ebpf.NewMapFromID(id)
+		if err != nil {
+			continue
+		}
+		var next uint32
+		is := m.Type() == ebpf.ProgramArray
+		if is {
+			err = m.Lookup(uint32(0), &next)
+		}
+		_ = m.Close()
+		if is {
+			return errors.Is(err, ebpf.ErrKeyNotExist), err == nil || errors.Is(err, ebpf.ErrKeyNotExist)
+		}
+	}
+	return false, false
 }
 
 // is tells whether the owner of a token is dead: its file can be locked, or is

@@ -20,6 +20,12 @@ const (
 	segBytes = 1<<segShift - 1
 )
 
+// The kernel's FIRST_….
+const (
+	firstSent    = 1
+	firstAnswers = 2
+)
+
 // decode turns a table entry into t.delta. It allocates nothing.
 func (t *Tap) decode(k *kernelFlowKey, v *kernelFlowValue) {
 	d := &t.delta
@@ -62,7 +68,9 @@ func (t *Tap) decode(k *kernelFlowKey, v *kernelFlowValue) {
 		d.Health.MinRTT = 0
 	}
 	d.Cookie, d.Cgroup = v.Cookie, v.Cgroup
-	d.FirstTx = v.FirstEgress != 0
+	d.FirstTx = v.FirstWas&firstSent != 0
+	d.FirstAnswers = v.FirstWas&firstAnswers != 0
+	d.Loopback = t.cfg.Loopback && k.Ifindex == loopback
 	d.HasSocket = v.HasHealth != 0
 	d.Place = t.scenes.of(k.Netns).place(&d.Conn, v.Sender, v.Tagged != 0)
 }

@@ -94,7 +94,7 @@ func (t *Tap) empty(old *ebpf.Map, apply func(*event.Delta)) error {
 		for i := range n {
 			t.decode(&t.keys[i], &t.values[i])
 			apply(&t.delta)
-			if t.cfg.Loopback && t.delta.Conn.Ifindex == loopback {
+			if t.delta.Loopback {
 				reflect(&t.delta)
 				apply(&t.delta)
 			}

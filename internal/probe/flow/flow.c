@@ -33,6 +33,9 @@ enum { CB_NETNS = 0, CB_LINK = 1, CB_FORWARDS = 2 };
 
 #define SEG_SHIFT 35
 
+#define FIRST_SENT 1
+#define FIRST_ANSWERS 2 /* SYN and ACK: the other end opened the connection */
+
 /* One direction of a connection in one epoch. Counters are added to by several
  * CPUs at once; the rest is written by whoever comes last. */
 struct flow_side {
@@ -59,7 +62,7 @@ struct flow_value {
 	__u32 first; /* jiffies, low half */
 	__u32 icmp_errors; /* that quoted this connection */
 	__u8 flags[2]; /* by direction: TCP flags known to be in seen[] */
-	__u8 first_egress; /* the first packet of the epoch was sent */
+	__u8 first_was; /* FIRST_…, of the first packet of the epoch */
 	__u8 has_health;
 	__u8 icmp_type; /* of the last error */
 	__u8 icmp_code;

@@ -140,7 +140,9 @@ func (f *follower) note(s *space, c *change) bool {
 	if address {
 		n.survey = true
 	} else {
-		n.links[c.index] = n.links[c.index] || c.kind == unix.RTM_DELQDISC || c.kind == unix.RTM_DELTFILTER
+		// Filters come and go: whether the tap is still there, and in front.
+		chain := c.kind == unix.RTM_DELQDISC || c.kind == unix.RTM_DELTFILTER || c.kind == unix.RTM_NEWTFILTER
+		n.links[c.index] = n.links[c.index] || chain
 	}
 	return true
 }

@@ -153,3 +153,17 @@ func (k *kernelSide) Close() error {
 	}
 	return err
 }
+
+// linkHeader is the length of what stands before the IP header, by device type.
+// Where it varies, or is not known, packets are read from the network header on.
+func linkHeader(encap string) uint32 {
+	switch encap {
+	case "ether", "loopback":
+		return etherHeader
+	case "none", "rawip", "ppp": // tun, WireGuard
+		return 0
+	case "infiniband": // IPoIB: the kernel puts 20 bytes before the header of four
+		return 24
+	}
+	return unknownHeader
+}

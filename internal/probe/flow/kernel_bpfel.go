@@ -34,19 +34,19 @@ type kernelFlowSlot struct {
 }
 
 type kernelFlowValue struct {
-	_           structs.HostLayout
-	Cookie      uint64
-	Cgroup      uint64
-	First       uint32
-	IcmpErrors  uint32
-	Flags       [2]uint8
-	FirstEgress uint8
-	HasHealth   uint8
-	IcmpType    uint8
-	IcmpCode    uint8
-	Sender      uint8
-	Tagged      uint8
-	Tx          struct {
+	_          structs.HostLayout
+	Cookie     uint64
+	Cgroup     uint64
+	First      uint32
+	IcmpErrors uint32
+	Flags      [2]uint8
+	FirstWas   uint8
+	HasHealth  uint8
+	IcmpType   uint8
+	IcmpCode   uint8
+	Sender     uint8
+	Tagged     uint8
+	Tx         struct {
 		_           structs.HostLayout
 		Bytes       uint64
 		Packets     uint64

@@ -251,6 +251,17 @@ func TestCleanup(t *testing.T) {
 	cleanup(t, p.A.Netns, dir, 0)
 }
 
+// Who keeps his notes elsewhere is known to live by the kernel.
+func TestCleanupAsksTheKernel(t *testing.T) {
+	bpftest.RequireKernel(t, bpftest.BPF)
+	p := bpftest.NewPair(t)
+	kill := startChild(t, p.A.Netns, AttachClsact, t.TempDir())
+	elsewhere := t.TempDir()
+	cleanup(t, p.A.Netns, elsewhere, 0)
+	kill()
+	cleanup(t, p.A.Netns, elsewhere, 2)
+}
+
 // What is somebody else's is never removed.
 func TestCleanupLeavesOthers(t *testing.T) {
 	bpftest.RequireKernel(t, bpftest.BPF)

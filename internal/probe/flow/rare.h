@@ -112,7 +112,7 @@ static __noinline int blame_quoted(struct __sk_buff *skb, void *table, struct pa
 		return 0; /* a packet that passes through, and this host complains of it */
 	v = bpf_map_lookup_elem(table, &q.key);
 	if (!v) {
-		struct flow_value none = { .first = bpf_jiffies64(), .first_egress = !egress };
+		struct flow_value none = { .first = bpf_jiffies64(), .first_was = egress ? 0 : FIRST_SENT };
 
 		bpf_map_update_elem(table, &q.key, &none, BPF_NOEXIST);
 		v = bpf_map_lookup_elem(table, &q.key);
@@ -137,6 +137,8 @@ static __noinline int read_sender(struct __sk_buff *skb, struct flow_value *v, s
 	return 0;
 }
 
+#define TCP_SYN_ACK 0x12
+
 struct first {
 	struct flow_key *key;
 	__u32 headers;
@@ -149,10 +151,12 @@ struct first {
  * inside. Not 0 when there was a record already, or no room. */
 static __noinline int insert(struct __sk_buff *skb, void *table, struct first *f)
 {
-	struct flow_value v = { .first = bpf_jiffies64(), .first_egress = f->egress };
+	struct flow_value v = { .first = bpf_jiffies64(), .first_was = f->egress ? FIRST_SENT : 0 };
 	struct flow_side *side = f->egress ? &v.tx : &v.rx;
 	struct size s = {};
 
+	if ((f->flags & TCP_SYN_ACK) == TCP_SYN_ACK)
+		v.first_was |= FIRST_ANSWERS;
 	measure(skb, f->headers, f->hidden, &s);
 	side->bytes = s.bytes;
 	side->packets = s.packets;

@@ -140,7 +140,7 @@ func parseChange(kind uint16, body []byte, nsid int) (c change, ok bool) {
 			c.address = localAddress(body[unix.SizeofIfAddrmsg:])
 		}
 		return c, true
-	case unix.RTM_DELQDISC, unix.RTM_DELTFILTER:
+	case unix.RTM_DELQDISC, unix.RTM_DELTFILTER, unix.RTM_NEWTFILTER:
 		if len(body) < 8 { // struct tcmsg begins with family and interface
 			return c, false
 		}

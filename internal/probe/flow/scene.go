@@ -165,6 +165,8 @@ const (
 	senderOwn     = 1
 )
 
+const igmp event.Protocol = 2
+
 // place tells whether a connection is one of this namespace, on this interface.
 func (sc *scene) place(c *event.Conn, sender uint8, tagged bool) event.Place {
 	if sc == nil {
@@ -176,7 +178,7 @@ func (sc *scene) place(c *event.Conn, sender uint8, tagged bool) event.Place {
 		c.Protocol == event.UDP && (sc.ports[c.LocalPort] || sc.ports[c.RemotePort]),
 		sc.protocols[c.Protocol]:
 		return event.PlaceCarried
-	case sender == senderOwn:
+	case sender == senderOwn, c.Protocol == igmp: // reports go without a socket, and no further
 		return event.PlaceOwn
 	case sender == senderUnknown:
 		return event.PlaceUndecided

@@ -201,7 +201,12 @@ func (t *Tap) syncLocked(s *space, n *notice) error {
 		t.log.Warn("network namespace not tapped", "netns", s.Netns, "name", s.Name, "error", err)
 	}
 	s.Problem = problem
-	if err == nil && s.Tapped.IsZero() {
+	for _, p := range s.ports {
+		if problem == "" && p.How == "" && !p.Left {
+			problem = p.Name + ": " + p.Problem
+		}
+	}
+	if s.Problem = problem; problem == "" && s.Tapped.IsZero() {
 		s.Tapped = time.Now()
 	}
 	return err
@@ -210,12 +215,14 @@ func (t *Tap) syncLocked(s *space, n *notice) error {
 // late notes how long an interface carried packets before it was tapped: from
 // when it was heard of, or from the beginning of its namespace. Callers hold mu.
 func (t *Tap) late(s *space, index uint32) {
-	from := s.Since
-	if at, ok := s.heard[index]; ok {
-		from = at
-	}
+	from, known := s.heard[index]
 	delete(s.heard, index)
-	s.Untapped = max(s.Untapped, time.Since(from))
+	if !known && s.Tapped.IsZero() {
+		from, known = s.Since, true
+	}
+	if known {
+		s.Untapped = max(s.Untapped, time.Since(from))
+	}
 }
 
 func (t *Tap) isClosed() bool {

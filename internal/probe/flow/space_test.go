@@ -293,6 +293,13 @@ func TestOthersInTheChain(t *testing.T) {
 		l.follow()
 		l.tap.Add(p.A.Inode(), "pod", time.Now())
 		l.tapped(p.A.Netns, p.A.Name)
+		l.epoch()
+		c, to := p.A.UDP(false), net.UDPAddrFromAddrPort(p.B.DrainUDP(false))
+		for range 50 { // counted, and not read before the tap is gone
+			if _, err := c.WriteTo(make([]byte, 10), to); err != nil {
+				t.Fatal(err)
+			}
+		}
 		p.A.Do(func() {
 			if err := netlink.QdiscDel(clsact(p.A.Index)); err != nil {
 				t.Fatal(err)
@@ -302,6 +309,10 @@ func TestOthersInTheChain(t *testing.T) {
 		bpftest.Eventually(t, "status to say so", func() bool {
 			return strings.Contains(l.tapped(p.A.Netns, p.A.Name).Note, "removed by another")
 		})
+		l.epoch()
+		if e := l.tapped(p.A.Netns, p.A.Name).Egress; e.DeviceLow.Packets > 50 || e.DeviceHigh.Packets < 50 {
+			t.Errorf("50 packets are not between %d and %d", e.DeviceLow.Packets, e.DeviceHigh.Packets)
+		}
 	})
 	t.Run("in front", func(t *testing.T) {
 		bpftest.RequireKernel(t, bpftest.BPF, bpftest.TCX)

@@ -191,6 +191,8 @@ func (t *Tap) load() error {
 func explain(err error) error {
 	var refused *ebpf.VerifierError
 	switch {
+	case outOfFiles():
+		return fmt.Errorf("%w: raise the limit of open files (ulimit -n, LimitNOFILE=); each interface needs two, and a namespace a few for a moment", unix.EMFILE)
 	case errors.As(err, &refused) && len(refused.Log) > 1:
 		return err // the verifier says why, and that has nothing to do with rights
 	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
@@ -202,10 +204,18 @@ func explain(err error) error {
 		return fmt.Errorf("%w (kernel %s; orb8 needs 5.10 or newer with CONFIG_BPF_SYSCALL and CONFIG_NET_CLS_BPF)", err, unix.ByteSliceToString(uts.Release[:]))
 	case errors.Is(err, unix.ENOMEM):
 		return fmt.Errorf("%w (set ORB8_TABLE_ENTRIES lower)", err)
-	case errors.Is(err, unix.EMFILE):
-		return fmt.Errorf("%w (raise the limit of open files; each interface needs two, and namespaces a few for a moment)", err)
 	}
 	return err
+}
+
+// outOfFiles: a library takes the refusal of a descriptor for a kernel that
+// cannot.
+func outOfFiles() bool {
+	fd, err := unix.Dup(0)
+	if err == nil {
+		_ = unix.Close(fd)
+	}
+	return errors.Is(err, unix.EMFILE)
 }
 
 // Own is the inode of the tap's own namespace.
