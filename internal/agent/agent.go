@@ -137,6 +137,9 @@ func (a *Agent) serve() {
 // Run counts and answers until ctx ends, then ends open calls within the
 // shutdown timeout and detaches.
 func (a *Agent) Run(ctx context.Context) error {
+	if ctx.Err() != nil { // it ended while the tap was loaded
+		return a.close()
+	}
 	l, err := a.listen()
 	if err == nil {
 		if err = a.tap.Sync(); err == nil {
@@ -157,7 +160,13 @@ func (a *Agent) run(ctx context.Context, l *listeners) error {
 		g.Go(func() error { return a.spaces.Run(ctx) })
 	}
 	for _, lis := range l.grpc {
-		g.Go(func() error { return a.grpc.Serve(netutil.LimitListener(lis, maxConnections)) })
+		g.Go(func() error {
+			err := a.grpc.Serve(netutil.LimitListener(lis, maxConnections))
+			if errors.Is(err, grpc.ErrServerStopped) { // before it began to serve
+				return nil
+			}
+			return err
+		})
 	}
 	if l.http != nil {
 		g.Go(func() error { return a.serveHTTP(ctx, l.http) })

@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os/signal"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 )
@@ -23,6 +25,9 @@ type Process struct {
 // Main runs the agent's command line and returns its exit code: 0 ok, 1 failed,
 // 2 usage.
 func Main(ctx context.Context, p Process) int {
+	// A reader of the log that goes away must not end the agent, least of all
+	// without detaching.
+	signal.Ignore(syscall.SIGPIPE)
 	cfg := Defaults()
 	cfg.Version = p.Version
 	cfg.Log = slog.New(slog.NewTextHandler(p.Stderr, nil))

@@ -33,6 +33,9 @@ func TestMain(m *testing.M) {
 		os.Exit(m.Run())
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	if os.Getenv(asAgent) == "hasty" {
+		os.Stdout.WriteString("begun\n") // signals are heard from here on
+	}
 	code := Main(ctx, Process{Args: os.Args[1:], Stdout: os.Stdout, Stderr: os.Stderr, Getenv: os.LookupEnv, Version: "test"})
 	stop()
 	os.Exit(code)

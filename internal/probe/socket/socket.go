@@ -105,7 +105,21 @@ func Open(cfg Config) (*Probe, error) {
 	for _, text := range p.problems {
 		p.log.Warn("socket probe", "problem", text)
 	}
+	p.tellSight()
 	return p, nil
+}
+
+// tellSight says where not all processes can be seen. That is how the agent was
+// started and no fault: nothing to warn of.
+func (p *Probe) tellSight() {
+	var st unix.Stat_t
+	const initialPIDNamespace = 0xeffffffc
+	if err := unix.Stat("/proc/self/ns/pid", &st); p.held == nil || err != nil || st.Ino == initialPIDNamespace {
+		return
+	}
+	const limit = "only processes of the agent's own pid namespace have names (give it the host's: hostPID, --pid=host)"
+	p.problem("%s", limit)
+	p.log.Info("socket probe", "limit", limit)
 }
 
 func (p *Probe) openIterators(spec *ebpf.CollectionSpec) {
@@ -119,11 +133,6 @@ func (p *Probe) openIterators(spec *ebpf.CollectionSpec) {
 	}
 	if err != nil {
 		p.problem("the kernel's own sockets (NFS, tunnels) are not told apart: %v", explain(err))
-	}
-	var st unix.Stat_t
-	const initialPIDNamespace = 0xeffffffc
-	if err := unix.Stat("/proc/self/ns/pid", &st); err == nil && st.Ino != initialPIDNamespace {
-		p.problem("only processes of the agent's own pid namespace have names (give it the host's: hostPID, --pid=host)")
 	}
 }
 
