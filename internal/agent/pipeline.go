@@ -18,6 +18,7 @@ import (
 	"github.com/orb8/orb8/internal/event"
 	"github.com/orb8/orb8/internal/probe/flow"
 	"github.com/orb8/orb8/internal/store"
+	"github.com/orb8/orb8/internal/wire"
 )
 
 // minSwap bounds how often questions may swap the kernel's tables.
@@ -53,7 +54,7 @@ type pipeline struct {
 	audited   time.Time
 	auditCost time.Duration
 	// Names of interfaces for records, as of then, for any goroutine.
-	names atomic.Pointer[map[event.Iface]string]
+	names atomic.Pointer[map[event.Iface]wire.Place]
 
 	restraint restraint
 }
@@ -150,11 +151,11 @@ func (p *pipeline) epoch(audit bool) {
 func (p *pipeline) audit() {
 	interfaces := p.tap.Interfaces()
 	p.audits = make([]store.InterfaceAudit, len(interfaces)) // the old ones may still be read
-	names := make(map[event.Iface]string, len(interfaces))
+	names := make(map[event.Iface]wire.Place, len(interfaces))
 	start := time.Now()
 	for i, it := range interfaces {
 		p.audits[i] = p.flows.Audit(it)
-		names[it.Iface] = it.Name
+		names[it.Iface] = wire.Place{Name: it.Name, Namespace: it.Namespace}
 	}
 	p.names.Store(&names)
 	p.audited = time.Now()

@@ -41,7 +41,7 @@ func newFakeNode() *fakeNode {
 }
 
 func (n *fakeNode) Source() wire.Source {
-	return wire.Source{Node: "n1", Instance: 42, Interfaces: map[event.Iface]string{{Netns: 7, Index: 2}: "eth0"}}
+	return wire.Source{Node: "n1", Instance: 42, Interfaces: map[event.Iface]wire.Place{{Netns: 7, Index: 2}: {Name: "eth0", Namespace: "blue"}}}
 }
 
 func (n *fakeNode) Flows(_ context.Context, q store.Query) (Snapshot, error) {

@@ -51,7 +51,7 @@ func (o *Observer) Flows(req *pb.FlowsRequest, out grpc.ServerStreamingServer[pb
 			return err
 		}
 	}
-	return out.Send(&pb.FlowsResponse{Message: &pb.FlowsResponse_Summary{Summary: summary(src.Node, &snap)}})
+	return out.Send(&pb.FlowsResponse{Message: &pb.FlowsResponse_Summary{Summary: summary(wire.Text(src.Node), &snap)}})
 }
 
 func summary(node string, snap *Snapshot) *pb.Summary {
@@ -104,7 +104,7 @@ func (o *Observer) Events(req *pb.EventsRequest, out grpc.ServerStreamingServer[
 	defer o.node.Leave(fo)
 	src := o.node.Source()
 	// The client knows by this that it is listening.
-	err = out.Send(&pb.EventsResponse{Message: &pb.EventsResponse_Node{Node: &pb.NodeState{Node: src.Node, Answered: true}}})
+	err = out.Send(&pb.EventsResponse{Message: &pb.EventsResponse_Node{Node: &pb.NodeState{Node: wire.Text(src.Node), Answered: true}}})
 	if err != nil {
 		return err
 	}
@@ -161,11 +161,11 @@ func (o *Observer) Status(ctx context.Context, _ *pb.StatusRequest) (*pb.StatusR
 	}
 	src := o.node.Source()
 	n := &pb.NodeStatus{
-		Node:            src.Node,
+		Node:            wire.Text(src.Node),
 		AgentInstance:   src.Instance,
-		Version:         st.Version,
+		Version:         wire.Text(st.Version),
 		Healthy:         st.Healthy,
-		HealthMessage:   st.HealthMessage,
+		HealthMessage:   wire.Text(st.HealthMessage),
 		UptimeNs:        st.Uptime.Round(time.Millisecond).Nanoseconds(),
 		Epoch:           st.Table.Epoch,
 		EventsProcessed: st.Table.Applied,
@@ -173,7 +173,7 @@ func (o *Observer) Status(ctx context.Context, _ *pb.StatusRequest) (*pb.StatusR
 		ActiveFlows:     uint32(st.Table.Flows),
 		MaxFlows:        uint32(st.Table.MaxFlows),
 		Losses:          wire.Losses(st.Losses),
-		Notes:           st.Notes,
+		Notes:           wire.Texts(st.Notes),
 		Cost:            &pb.Cost{CpuSeconds: st.CPUSeconds, ResidentBytes: st.ResidentBytes, KernelMapBytes: st.KernelBytes},
 	}
 	for i := range st.Interfaces {

@@ -50,7 +50,7 @@ func TestFlowsEndWithASummary(t *testing.T) {
 		t.Fatalf("%d flows, %v", len(flows), err)
 	}
 	f := flows[0]
-	if f.Node != "n1" || f.AgentInstance != 42 || f.Tap.Interface != "eth0" || f.Protocol != 6 || f.OpenedBy != pb.Opener_OPENER_LOCAL ||
+	if f.Node != "n1" || f.AgentInstance != 42 || f.Tap.Interface != "eth0" || f.Tap.Namespace != "blue" || f.Protocol != 6 || f.OpenedBy != pb.Opener_OPENER_LOCAL ||
 		f.Total.TxBytes != 300 || f.Health.RttUs != 150 || f.Health.Retransmits != 1 || f.State != "established" ||
 		f.Local.SocketCookie != 5 || f.Local.CgroupId != 6 || f.Local.Class != "host" || f.Remote.Class != "external" || f.Delta != nil {
 		t.Errorf("record: %v", f)

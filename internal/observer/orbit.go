@@ -85,10 +85,10 @@ func (o *Orbit) GetStatus(ctx context.Context, _ *pb.GetStatusRequest) (*pb.Agen
 		return nil, fault(err)
 	}
 	return &pb.AgentStatus{
-		NodeName:        o.node.Source().Node,
-		Version:         st.Version,
+		NodeName:        wire.Text(o.node.Source().Node),
+		Version:         wire.Text(st.Version),
 		Healthy:         st.Healthy,
-		HealthMessage:   st.HealthMessage,
+		HealthMessage:   wire.Text(st.HealthMessage),
 		EventsProcessed: st.Table.Applied,
 		EventsDropped:   st.Dropped(),
 		ActiveFlows:     uint32(st.Table.Flows),

@@ -5,8 +5,6 @@
 package wire
 
 import (
-	"strings"
-
 	pb "github.com/orb8/orb8/api/orb8/v1"
 	"github.com/orb8/orb8/internal/event"
 )
@@ -15,8 +13,15 @@ import (
 type Source struct {
 	Node     string
 	Instance uint64
-	// Interfaces by name, as far as known.
-	Interfaces map[event.Iface]string
+	// What is known by name.
+	Interfaces map[event.Iface]Place
+}
+
+// Place is how people know an interface.
+type Place struct {
+	Name string
+	// The network namespace's; "" for the agent's own, and where nobody named it.
+	Namespace string
 }
 
 // Flow gives the record of a connection.
@@ -24,7 +29,7 @@ func (s *Source) Flow(f *event.Flow) *pb.FlowRecord {
 	local, remote := f.Conn.Ports()
 	r := &pb.FlowRecord{
 		ConnectionId:  f.Conn.ID(),
-		Node:          s.Node,
+		Node:          Text(s.Node),
 		AgentInstance: s.Instance,
 		Epoch:         f.Epoch,
 		Tap:           s.tap(f.Conn.Iface()),
@@ -55,7 +60,8 @@ func (s *Source) Event(e *event.Event) *pb.Event {
 }
 
 func (s *Source) tap(i event.Iface) *pb.Tap {
-	return &pb.Tap{Netns: uint64(i.Netns), Ifindex: i.Index, Interface: s.Interfaces[i]}
+	p := s.Interfaces[i]
+	return &pb.Tap{Netns: uint64(i.Netns), Ifindex: i.Index, Interface: Text(p.Name), Namespace: Text(p.Namespace)}
 }
 
 // Traffic gives the message of t.
@@ -69,20 +75,15 @@ func end(ip event.IP, port uint16, id *event.Identity) *pb.End {
 		e.Class = string(event.ClassUnknown)
 		return e
 	}
-	e.Namespace, e.Pod, e.PodUid = id.Namespace, id.Pod, id.PodUID
-	e.Node, e.Zone, e.Labels = id.Node, id.Zone, id.Labels
-	// A process chooses its own name, who makes a cgroup that one's, and protobuf
-	// refuses what is not UTF-8.
-	e.Container, e.Unit, e.Process, e.Pid = text(id.Container), text(id.Unit), text(id.Process), id.PID
-	e.Class, e.Service, e.Fqdn = string(id.Class), id.Service, text(id.FQDN)
+	e.Namespace, e.Pod, e.PodUid = Text(id.Namespace), Text(id.Pod), Text(id.PodUID)
+	e.Node, e.Zone, e.Labels = Text(id.Node), Text(id.Zone), labels(id.Labels)
+	e.Container, e.Unit, e.Process, e.Pid = Text(id.Container), Text(id.Unit), Text(id.Process), id.PID
+	e.Class, e.Service, e.Fqdn = Text(string(id.Class)), Text(id.Service), Text(id.FQDN)
 	if id.Workload.Name != "" {
-		e.Workload = &pb.Workload{Kind: id.Workload.Kind, Name: id.Workload.Name}
+		e.Workload = &pb.Workload{Kind: Text(id.Workload.Kind), Name: Text(id.Workload.Name)}
 	}
 	return e
 }
-
-// text marks what is not UTF-8.
-func text(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
 
 // health is absent when nothing is known.
 func health(f *event.Flow) *pb.Health {

@@ -20,7 +20,7 @@ func OrbitNames(f *event.Flow) (namespace, pod string) {
 	if f.Local == nil || f.Local.Pod == "" {
 		return noNamespace, noPod
 	}
-	return f.Local.Namespace, f.Local.Pod
+	return Text(f.Local.Namespace), Text(f.Local.Pod)
 }
 
 // OrbitFlows gives the rows of a connection on the original's wire: one for

@@ -15,13 +15,13 @@ func Interface(a *store.InterfaceAudit) *pb.InterfaceStatus {
 		state = a.Problem
 	}
 	return &pb.InterfaceStatus{
-		Tap:       &pb.Tap{Netns: uint64(a.Iface.Netns), Ifindex: a.Iface.Index, Interface: a.Name},
-		Attached:  a.How,
-		State:     state,
+		Tap:       &pb.Tap{Netns: uint64(a.Iface.Netns), Ifindex: a.Iface.Index, Interface: Text(a.Name), Namespace: Text(a.Namespace)},
+		Attached:  Text(a.How),
+		State:     Text(state),
 		Ingress:   audit(&a.Ingress),
 		Egress:    audit(&a.Egress),
-		Namespace: a.Namespace,
-		Note:      a.Note,
+		Namespace: Text(a.Namespace),
+		Note:      Text(a.Note),
 	}
 }
 
@@ -29,10 +29,10 @@ func Interface(a *store.InterfaceAudit) *pb.InterfaceStatus {
 func Namespace(n *event.Namespace) *pb.NamespaceStatus {
 	s := &pb.NamespaceStatus{
 		Netns:      uint64(n.Netns),
-		Name:       n.Name,
+		Name:       Text(n.Name),
 		Own:        n.Own,
 		UntappedNs: n.Untapped.Nanoseconds(),
-		Problem:    n.Problem,
+		Problem:    Text(n.Problem),
 	}
 	if !n.Tapped.IsZero() {
 		s.TappedSinceNs = n.Tapped.UnixNano()
@@ -65,7 +65,7 @@ func counter(c event.Counter) *pb.Counter {
 func Losses(losses []event.Loss) []*pb.Loss {
 	out := make([]*pb.Loss, len(losses))
 	for i, l := range losses {
-		out[i] = &pb.Loss{Stage: l.Stage, Count: l.Count, Hint: l.Hint}
+		out[i] = &pb.Loss{Stage: Text(l.Stage), Count: l.Count, Hint: Text(l.Hint)}
 	}
 	return out
 }

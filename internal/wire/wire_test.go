@@ -5,24 +5,9 @@ package wire
 import (
 	"testing"
 
-	"google.golang.org/protobuf/proto"
-
 	pb "github.com/orb8/orb8/api/orb8/v1"
 	"github.com/orb8/orb8/internal/event"
 )
-
-// TestHostileNamesDoNotSpoilAnAnswer: protobuf refuses to send what is not
-// UTF-8, and a process may call itself anything.
-func TestHostileNamesDoNotSpoilAnAnswer(t *testing.T) {
-	s := Source{}
-	r := s.Flow(&event.Flow{Local: &event.Identity{Process: "a\xff\xfe", Unit: "\xc3", Container: "lxc\xff"}, Remote: &event.Identity{FQDN: "x\x80.example"}})
-	if _, err := proto.Marshal(r); err != nil {
-		t.Fatal(err)
-	}
-	if r.Local.Process != "a\uFFFD" || r.Local.Container != "lxc\uFFFD" || r.Remote.Fqdn != "x\uFFFD.example" {
-		t.Errorf("names read %q and %q", r.Local.Process, r.Remote.Fqdn)
-	}
-}
 
 // TestRecordSaysWhatIsNotKnown by leaving it out.
 func TestRecordSaysWhatIsNotKnown(t *testing.T) {

@@ -1050,9 +1050,12 @@ func (x *FlowRecord) GetLoss() *Loss {
 type Tap struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Inode number of the network namespace.
-	Netns         uint64 `protobuf:"varint,1,opt,name=netns,proto3" json:"netns,omitempty"`
-	Ifindex       uint32 `protobuf:"varint,2,opt,name=ifindex,proto3" json:"ifindex,omitempty"`
-	Interface     string `protobuf:"bytes,3,opt,name=interface,proto3" json:"interface,omitempty"`
+	Netns     uint64 `protobuf:"varint,1,opt,name=netns,proto3" json:"netns,omitempty"`
+	Ifindex   uint32 `protobuf:"varint,2,opt,name=ifindex,proto3" json:"ifindex,omitempty"`
+	Interface string `protobuf:"bytes,3,opt,name=interface,proto3" json:"interface,omitempty"`
+	// Name of the network namespace; empty for the agent's own or where nobody
+	// named it.
+	Namespace     string `protobuf:"bytes,4,opt,name=namespace,proto3" json:"namespace,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1104,6 +1107,13 @@ func (x *Tap) GetIfindex() uint32 {
 func (x *Tap) GetInterface() string {
 	if x != nil {
 		return x.Interface
+	}
+	return ""
+}
+
+func (x *Tap) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
 	}
 	return ""
 }
@@ -2543,11 +2553,12 @@ const file_orb8_v1_observer_proto_rawDesc = "" +
 	"\tfragments\x18\x12 \x01(\bR\tfragments\x127\n" +
 	"\x10translated_local\x18\x13 \x01(\v2\f.orb8.v1.EndR\x0ftranslatedLocal\x129\n" +
 	"\x11translated_remote\x18\x14 \x01(\v2\f.orb8.v1.EndR\x10translatedRemote\x12!\n" +
-	"\x04loss\x18\x15 \x01(\v2\r.orb8.v1.LossR\x04loss\"S\n" +
+	"\x04loss\x18\x15 \x01(\v2\r.orb8.v1.LossR\x04loss\"q\n" +
 	"\x03Tap\x12\x14\n" +
 	"\x05netns\x18\x01 \x01(\x04R\x05netns\x12\x18\n" +
 	"\aifindex\x18\x02 \x01(\rR\aifindex\x12\x1c\n" +
-	"\tinterface\x18\x03 \x01(\tR\tinterface\"}\n" +
+	"\tinterface\x18\x03 \x01(\tR\tinterface\x12\x1c\n" +
+	"\tnamespace\x18\x04 \x01(\tR\tnamespace\"}\n" +
 	"\aTraffic\x12\x19\n" +
 	"\btx_bytes\x18\x01 \x01(\x04R\atxBytes\x12\x1d\n" +
 	"\n" +
