@@ -32,7 +32,7 @@ func sshd() *orb8v1.FlowRecord {
 
 func trainer() *orb8v1.FlowRecord {
 	return &orb8v1.FlowRecord{
-		ConnectionId: 0xabcdef, Node: "gpu-1", Tap: &orb8v1.Tap{Netns: 4026532001, Ifindex: 3, Interface: "eth0"},
+		ConnectionId: 0xabcdef, Node: "gpu-1", Tap: &orb8v1.Tap{Netns: 4026532001, Ifindex: 3, Interface: "eth0", Namespace: "cni-7f9c"},
 		Protocol: 6, OpenedBy: orb8v1.Opener_OPENER_LOCAL,
 		Local: &orb8v1.End{
 			Ip: "fd00::1", Port: 40000, Namespace: "training", Pod: "llama-worker-7f9c4d-x2x7q", Container: "main",
@@ -123,12 +123,23 @@ func lossy() *fake {
 		Tap: &orb8v1.Tap{Netns: 4026531840, Ifindex: 3, Interface: "eth1"}, Attached: "none", State: "removed by another program",
 		Ingress: &orb8v1.Audit{UnaccountedBytes: -60, UnaccountedPackets: -1},
 	})
+	n.Namespaces = []*orb8v1.NamespaceStatus{{Netns: 4026531840, Own: true, TappedSinceNs: noon}, {Netns: 4026532391, TappedSinceNs: noon, UntappedNs: 2_500_000}}
+	n.Interfaces = append(n.Interfaces, gone(7, "t1"), gone(8, ""), gone(9, "t3"))
+	n.Interfaces[3].Egress = &orb8v1.Audit{UnaccountedPackets: 2, UnaccountedBytes: 120}
 	f.status = &orb8v1.StatusResponse{Nodes: []*orb8v1.NodeStatus{n, {Node: "gpu-2", Error: "connection refused"}}}
 	f.events = append(f.events[:1:1], &orb8v1.EventsResponse{Message: &orb8v1.EventsResponse_Loss{
 		Loss: &orb8v1.Loss{Stage: "follower", Count: 120, Hint: "this reader is too slow; ask for less"},
 	}},
 		&orb8v1.EventsResponse{Message: &orb8v1.EventsResponse_Node{Node: &orb8v1.NodeState{Node: "gpu-2", Error: "connection refused"}}})
 	return f
+}
+
+// gone was an interface of a namespace without a name.
+func gone(index uint32, name string) *orb8v1.InterfaceStatus {
+	return &orb8v1.InterfaceStatus{
+		Tap:      &orb8v1.Tap{Netns: 4026532391, Ifindex: index, Interface: name},
+		Attached: "none", State: "gone", Ingress: &orb8v1.Audit{}, Egress: &orb8v1.Audit{},
+	}
 }
 
 func node1() *orb8v1.NodeStatus {

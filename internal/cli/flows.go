@@ -53,7 +53,7 @@ in a pipe bytes and microseconds are plain numbers and no cell holds a blank.`,
 			return a.showFlows(cmd.Context(), c, &f)
 		},
 	}
-	f.sort.allowed = []string{"bytes", "packets", "rtt", "retransmits", "last"}
+	f.setSort()
 	f.sort.add(cmd, "sort", "", "what comes first: the largest, or the last to move data")
 	f.output.add(cmd)
 	cmd.Flags().Uint32Var(&f.limit, "limit", 100, "show at most this `NUMBER`")
@@ -61,6 +61,12 @@ in a pipe bytes and microseconds are plain numbers and no cell holds a blank.`,
 	cmd.Flags().DurationVar(&f.interval, "interval", time.Second, "how long --watch waits between two questions")
 	f.filter.add(cmd)
 	return cmd
+}
+
+func (f *flowsFlags) setSort() {
+	f.sort.allowed = []string{"bytes", "packets", "rtt", "retransmits", "last"}
+	// As the column is called.
+	f.sort.also = map[string]string{"last-seen": "last"}
 }
 
 func (f *flowsFlags) check() error {

@@ -19,9 +19,14 @@ import (
 type choice struct {
 	value   string
 	allowed []string
+	// Other words for some of them.
+	also map[string]string
 }
 
 func (c *choice) Set(s string) error {
+	if word, ok := c.also[s]; ok {
+		s = word
+	}
 	if !slices.Contains(c.allowed, s) {
 		return fmt.Errorf("allowed are %s", strings.Join(c.allowed, ", "))
 	}

@@ -19,7 +19,10 @@ func (a *app) status() *cobra.Command {
 		Short: "What is attached, counted and lost, on each node",
 		Long: `status shows, for each node: health, version, uptime, what was counted and what
 was lost at which stage, what the agent is attached to, and what it costs.
--o wide adds the whole audit of each interface and direction:
+An interface is shown after the name of its network namespace, or net: and its
+inode number, unless that is the agent's own. Those that are gone with nothing
+unaccounted are only counted. In a pipe no cell holds a blank but the last, STATE.
+-o wide shows all, and adds the whole audit of each interface and direction:
 flows + remainder + overflow + forwarded + carried + not-IP + malformed = counted.`,
 		Example: `  orb8 status
   orb8 --agent 10.0.0.7 status -o json | jq .events_dropped`,

@@ -16,6 +16,7 @@ type flowJSON struct {
 	Node         string  `json:"node,omitempty"`
 	Interface    string  `json:"interface,omitempty"`
 	Netns        uint64  `json:"netns,omitempty"`
+	NetnsName    string  `json:"netns_name,omitempty"`
 	FirstSeenNS  int64   `json:"first_seen_ns,omitempty"`
 	LastSeenNS   int64   `json:"last_seen_ns,omitempty"`
 	Protocol     string  `json:"protocol"`
@@ -98,6 +99,7 @@ func newFlowJSON(f *orb8v1.FlowRecord) flowJSON {
 		Node:         f.GetNode(),
 		Interface:    f.GetTap().GetInterface(),
 		Netns:        f.GetTap().GetNetns(),
+		NetnsName:    f.GetTap().GetNamespace(),
 		FirstSeenNS:  f.GetFirstSeenNs(),
 		LastSeenNS:   f.GetLastSeenNs(),
 		Protocol:     protocolName(f.GetProtocol()),

@@ -41,39 +41,89 @@ func Status(w io.Writer, s Style, n *orb8v1.NodeStatus) error {
 	if _, err := io.WriteString(w, "\n"); err != nil {
 		return err
 	}
-	list, quiet := n.GetInterfaces(), 0
-	if !s.Wide {
-		list, quiet = telling(n)
+	if s.Wide {
+		return audits(w, s, n.GetInterfaces())
 	}
-	if err := interfaces(w, s, list); err != nil || quiet == 0 {
-		return err
+	told := tell(n)
+	if len(told.list) > 0 {
+		if err := interfaces(w, s, told.list, told.own); err != nil {
+			return err
+		}
 	}
-	_, err := fmt.Fprintf(w, "and %s more interfaces of other namespaces, tapped and with nothing unaccounted (-o wide)\n", s.number(uint64(quiet)))
+	_, err := io.WriteString(w, told.rest(s))
 	return err
 }
 
 // manyInterfaces is how many are shown that have nothing to say.
 const manyInterfaces = 20
 
-// telling leaves out, where there are many, interfaces of other namespaces that
-// are as they should be.
-func telling(n *orb8v1.NodeStatus) (list []*orb8v1.InterfaceStatus, quiet int) {
-	if len(n.GetInterfaces()) <= manyInterfaces {
-		return n.GetInterfaces(), 0
-	}
-	own := map[uint64]bool{}
+// told is which interfaces have something to say, and how many have not.
+type told struct {
+	list []*orb8v1.InterfaceStatus
+	// Inode number of the agent's own namespace; 0 where it is not known.
+	own uint64
+	// Left out: those of other namespaces that are as they should be, and those
+	// that are gone. One of these may stand for many.
+	quiet, gone int
+	folded      bool
+}
+
+// tell leaves out interfaces that are gone with nothing unaccounted, and, where
+// there are many, those of other namespaces that are as they should be.
+func tell(n *orb8v1.NodeStatus) told {
+	var t told
 	for _, ns := range n.GetNamespaces() {
-		own[ns.GetNetns()] = ns.GetOwn()
-	}
-	for _, i := range n.GetInterfaces() {
-		unaccounted := i.GetIngress().GetUnaccountedPackets() != 0 || i.GetEgress().GetUnaccountedPackets() != 0
-		if own[i.GetTap().GetNetns()] || unaccounted || i.GetState() != "attached" || i.GetNote() != "" {
-			list = append(list, i)
-		} else {
-			quiet++
+		if ns.GetOwn() {
+			t.own = ns.GetNetns()
 		}
 	}
-	return list, quiet
+	left := 0
+	for _, i := range n.GetInterfaces() {
+		if isGone(i) && !unaccounted(i) {
+			t.gone++
+			t.folded = t.folded || i.GetTap().GetIfindex() == 0
+			continue
+		}
+		left++
+	}
+	for _, i := range n.GetInterfaces() {
+		switch {
+		case isGone(i) && !unaccounted(i):
+		case left > manyInterfaces && i.GetTap().GetNetns() != t.own && !unaccounted(i) && i.GetState() == "attached" && i.GetNote() == "":
+			t.quiet++
+		default:
+			t.list = append(t.list, i)
+		}
+	}
+	return t
+}
+
+func isGone(i *orb8v1.InterfaceStatus) bool { return i.GetState() == "gone" }
+
+func unaccounted(i *orb8v1.InterfaceStatus) bool {
+	in, out := i.GetIngress(), i.GetEgress()
+	return in.GetUnaccountedPackets() != 0 || out.GetUnaccountedPackets() != 0 ||
+		in.GetUnaccountedBytes() != 0 || out.GetUnaccountedBytes() != 0
+}
+
+// rest says in lines what was left out.
+func (t told) rest(s Style) string {
+	var lines string
+	if t.quiet > 0 {
+		lines = fmt.Sprintf("and %s more interfaces of other namespaces, tapped and with nothing unaccounted (-o wide)\n", s.number(uint64(t.quiet)))
+	}
+	if t.gone > 0 {
+		number := s.number(uint64(t.gone))
+		if t.folded {
+			number += " or more"
+		}
+		what := "interfaces that are gone"
+		if number == "1" {
+			what = "interface that is gone"
+		}
+		lines += fmt.Sprintf("and %s %s (-o wide)\n", number, what)
+	}
+	return lines
 }
 
 // namespaces sums up how many are tapped and how late that was, and says which
@@ -99,7 +149,7 @@ func (b *block) namespaces(list []*orb8v1.NamespaceStatus) {
 	slices.Sort(late)
 	text := b.style.number(uint64(len(late))) + " tapped"
 	if len(late) > 0 {
-		text += fmt.Sprintf("; from their beginning to the tap: median %s, at most %s",
+		text += fmt.Sprintf("; longest untapped: median %s, at most %s (of those older than the agent: since its start)",
 			late[len(late)/2].Round(100*time.Microsecond), late[len(late)-1].Round(100*time.Microsecond))
 	}
 	b.field("Namespaces", text, plain)
@@ -191,37 +241,37 @@ func (s Style) cost(c *orb8v1.Cost, uptimeNS int64) string {
 	return fmt.Sprintf("%s, %s memory, %s kernel maps", cpu, s.size(c.GetResidentBytes()), s.size(c.GetKernelMapBytes()))
 }
 
-// interfaces is a row for each, or in wide one for each direction of each with
-// the whole audit.
-func interfaces(w io.Writer, s Style, list []*orb8v1.InterfaceStatus) error {
-	if s.Wide {
-		return audits(w, s, list)
-	}
-	elsewhere := slices.ContainsFunc(list, func(i *orb8v1.InterfaceStatus) bool { return i.GetNamespace() != "" })
+// interfaces is a row for each. own is the agent's own namespace.
+func interfaces(w io.Writer, s Style, list []*orb8v1.InterfaceStatus, own uint64) error {
 	right := func(title, raw string) column { return column{title: title, raw: raw, right: true} }
 	t := newTable(s, []column{
 		{title: "INTERFACE"},
 		{title: "BY"},
-		{title: "STATE", fit: true},
 		right("IN", "IN_BYTES"), right("IN_PKTS", "IN_PACKETS"),
 		right("OUT", "OUT_BYTES"), right("OUT_PKTS", "OUT_PACKETS"),
 		right("UNACCOUNTED", "UNACCOUNTED_BYTES"), right("PKTS", "UNACCOUNTED_PACKETS"),
+		stateColumn(),
 	})
 	for _, i := range list {
 		in, out := i.GetIngress(), i.GetEgress()
 		t.add([]cell{
-			{text: place(i, elsewhere)},
+			{text: place(i, own)},
 			{text: i.GetAttached()},
-			attachState(i),
 			s.bytes(in.GetCounted().GetBytes()), s.count(in.GetCounted().GetPackets()),
 			s.bytes(out.GetCounted().GetBytes()), s.count(out.GetCounted().GetPackets()),
 			s.unaccounted(in.GetUnaccountedBytes() + out.GetUnaccountedBytes()),
 			s.unaccounted(in.GetUnaccountedPackets() + out.GetUnaccountedPackets()),
+			attachState(i),
 		})
 	}
 	return t.Flush(w)
 }
 
+// stateColumn is a sentence, so it comes last: only there may it have blanks
+// and a row be its fields nevertheless.
+func stateColumn() column { return column{title: "STATE", fit: true, sentence: true} }
+
+// audits is a row for each direction of each, with the whole audit.
 func audits(w io.Writer, s Style, list []*orb8v1.InterfaceStatus) error {
 	columns := []column{
 		{title: "NAMESPACE"},
@@ -229,13 +279,12 @@ func audits(w io.Writer, s Style, list []*orb8v1.InterfaceStatus) error {
 		{title: "NETNS", right: true},
 		{title: "IFINDEX", right: true},
 		{title: "BY"},
-		{title: "STATE"},
 		{title: "DIRECTION"},
 	}
 	for _, name := range []string{"FLOWS", "REMAINDER", "OVERFLOW", "FORWARDED", "CARRIED", "NOT_IP", "MALFORMED", "COUNTED", "SEGMENTATION", "INTERFACE", "UNACCOUNTED"} {
 		columns = append(columns, column{title: name, raw: name + "_BYTES", right: true}, column{title: "PKTS", raw: name + "_PACKETS", right: true})
 	}
-	t := newTable(s, columns)
+	t := newTable(s, append(columns, stateColumn()))
 	for _, i := range list {
 		for _, d := range []struct {
 			name  string
@@ -243,10 +292,9 @@ func audits(w io.Writer, s Style, list []*orb8v1.InterfaceStatus) error {
 		}{{"ingress", i.GetIngress()}, {"egress", i.GetEgress()}} {
 			row := []cell{
 				{text: i.GetNamespace()},
-				{text: i.GetTap().GetInterface()},
+				{text: interfaceName(i.GetTap())},
 				numberCell(i.GetTap().GetNetns()), numberCell(uint64(i.GetTap().GetIfindex())),
 				{text: i.GetAttached()},
-				attachState(i),
 				{text: d.name},
 			}
 			a := d.audit
@@ -256,18 +304,42 @@ func audits(w io.Writer, s Style, list []*orb8v1.InterfaceStatus) error {
 			} {
 				row = append(row, s.bytes(c.GetBytes()), s.count(c.GetPackets()))
 			}
-			t.add(append(row, s.unaccounted(a.GetUnaccountedBytes()), s.unaccounted(a.GetUnaccountedPackets())))
+			t.add(append(row, s.unaccounted(a.GetUnaccountedBytes()), s.unaccounted(a.GetUnaccountedPackets()), attachState(i)))
 		}
 	}
 	return t.Flush(w)
 }
 
-// place is an interface's name, after its namespace's where there are several.
-func place(i *orb8v1.InterfaceStatus, several bool) string {
-	if !several || i.GetNamespace() == "" {
-		return i.GetTap().GetInterface()
+// place is an interface's name, after its namespace's unless that is the
+// agent's own. A namespace that nobody named shows as its inode number, or its
+// interfaces would be taken for the agent's.
+func place(i *orb8v1.InterfaceStatus, own uint64) string {
+	name, netns := interfaceName(i.GetTap()), i.GetTap().GetNetns()
+	switch {
+	case i.GetNamespace() != "":
+		return i.GetNamespace() + "/" + name
+	case own != 0 && netns != 0 && netns != own:
+		return "net:" + strconv.FormatUint(netns, 10) + "/" + name
 	}
-	return i.GetNamespace() + "/" + i.GetTap().GetInterface()
+	return name
+}
+
+// interfaceName is the index where there is no name, and "" where there is
+// neither.
+func interfaceName(t *orb8v1.Tap) string {
+	if t.GetInterface() == "" && t.GetIfindex() != 0 {
+		return "#" + strconv.FormatUint(uint64(t.GetIfindex()), 10)
+	}
+	return t.GetInterface()
+}
+
+// netnsName is the inode number where there is no name, and "" where there is
+// neither.
+func netnsName(t *orb8v1.Tap) string {
+	if t.GetNamespace() == "" && t.GetNetns() != 0 {
+		return strconv.FormatUint(t.GetNetns(), 10)
+	}
+	return t.GetNamespace()
 }
 
 func attachState(i *orb8v1.InterfaceStatus) cell {

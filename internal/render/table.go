@@ -53,6 +53,9 @@ type column struct {
 	right bool
 	// fit: the cells may be cut in the middle to fit the terminal.
 	fit bool
+	// sentence: the cells keep their blanks, for programs too. Only the last
+	// column may.
+	sentence bool
 	// drop: a narrow terminal loses column 1 first, then 2; 0 stays always.
 	drop int
 	// The width that its cells usually take, and raw ones where that is more.
@@ -107,7 +110,7 @@ func (t *Table) title(i int) string {
 func (t *Table) add(cells []cell) {
 	for i := range cells {
 		c := &cells[i]
-		if t.style.Human {
+		if t.style.Human || t.columns[i].sentence {
 			c.text = Escape(c.text)
 		} else {
 			c.text = escapeWord(c.text)
