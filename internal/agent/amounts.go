@@ -40,9 +40,10 @@ type size uint64
 
 const sizeForm = "must be a number of bytes, or such as 256MiB (also Mi, MB, M; K, G alike)"
 
+// Set takes units in any case.
 func (s *size) Set(text string) error {
-	rest, _ := strings.CutSuffix(text, "B")
-	rest, binary := strings.CutSuffix(rest, "i")
+	rest, _ := strings.CutSuffix(strings.ToUpper(text), "B")
+	rest, binary := strings.CutSuffix(rest, "I")
 	base, power := 1e3, 0.0
 	if binary {
 		base = 1 << 10

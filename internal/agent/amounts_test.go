@@ -25,13 +25,14 @@ func TestAmounts(t *testing.T) {
 	for text, want := range map[string]uint64{
 		"0": 0, "1048576": 1 << 20, "256MiB": 256 << 20, "256Mi": 256 << 20, "256 MiB": 256 << 20, "1.5GiB": 3 << 29,
 		"256MB": 256e6, "256M": 256e6, "64Ki": 64 << 10, "1K": 1000, "2G": 2e9, "12B": 12,
+		"256mib": 256 << 20, "256MIB": 256 << 20, "256mb": 256e6, "64ki": 64 << 10, "1k": 1000,
 	} {
 		var s size
 		if err := s.Set(text); err != nil || uint64(s) != want {
 			t.Errorf("%q is %d bytes: %v; want %d", text, uint64(s), err, want)
 		}
 	}
-	for _, text := range []string{"", "B", "i", "iB", "M", "MiB", "12i", "12iB", "-1", "1e9", "256mb", "256MBB", "1MMi", "99999999G", "0x10", " 1"} {
+	for _, text := range []string{"", "B", "i", "iB", "M", "MiB", "12i", "12iB", "-1", "1e9", "256MBB", "256bb", "12ib", "1MMi", "99999999G", "0x10", " 1"} {
 		var s size
 		if err := s.Set(text); err == nil {
 			t.Errorf("%q is taken for %d bytes", text, uint64(s))

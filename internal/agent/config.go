@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
 
 	"github.com/orb8/orb8/internal/probe/flow"
 )
@@ -180,7 +182,7 @@ func (c *Config) finish() error {
 		if ok {
 			return nil
 		}
-		return fmt.Errorf("--%s: must be %s", name, want)
+		return fmt.Errorf("--%s (%s): must be %s", name, c.env(name), want)
 	}
 	port := func(n int) bool { return n >= 0 && n <= 65535 }
 	err := errors.Join(
@@ -198,6 +200,7 @@ func (c *Config) finish() error {
 		positive("max-cpu", c.MaxCPU == 0 || c.MaxCPU >= 0.01 && c.MaxCPU <= 1024, "0, or from 0.01 to 1024 cores"),
 		positive("max-memory", c.MaxMemory == 0 || c.MaxMemory >= 16<<20, "0, or 16MiB or more"),
 		positive("netns", c.Netns == netnsAll || c.Netns == netnsOwn, "all or own"),
+		positive("cgroup", validCgroup(c.Cgroup), "none, or the absolute path of a directory on a cgroup2 file system"),
 	)
 	if err != nil {
 		return err
@@ -211,6 +214,28 @@ func (c *Config) finish() error {
 		}
 	}
 	return nil
+}
+
+// env is the variable of a flag.
+func (c *Config) env(flag string) string {
+	for _, s := range c.settings() {
+		if s.flag == flag {
+			return s.env
+		}
+	}
+	return ""
+}
+
+func validCgroup(path string) bool {
+	if path == "" || path == cgroupNone {
+		return true
+	}
+	var fs unix.Statfs_t
+	if !filepath.IsAbs(path) || unix.Statfs(path, &fs) != nil || fs.Type != unix.CGROUP2_SUPER_MAGIC {
+		return false
+	}
+	st, err := os.Stat(path)
+	return err == nil && st.IsDir()
 }
 
 // FromEnv gives the settings of the environment over the defaults.

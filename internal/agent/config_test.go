@@ -3,11 +3,14 @@
 package agent
 
 import (
+	"bytes"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/spf13/pflag"
+
+	"github.com/orb8/orb8/internal/cgroup"
 )
 
 func lookup(env map[string]string) func(string) (string, bool) {
@@ -62,18 +65,27 @@ func TestDefaultsAreTheOriginals(t *testing.T) {
 	}
 }
 
-// TestBudgetsAreChecked: what would starve the agent is refused.
-func TestBudgetsAreChecked(t *testing.T) {
+// TestSettingsAreChecked: what would starve the agent is refused, and what
+// means nothing; the error names the flag and the variable.
+func TestSettingsAreChecked(t *testing.T) {
 	for env, want := range map[[2]string]string{
 		{"ORB8_MAX_CPU", "0"}:          "",
 		{"ORB8_MAX_CPU", "0.01"}:       "",
-		{"ORB8_MAX_CPU", "0.5%"}:       "--max-cpu: must be 0, or from 0.01",
-		{"ORB8_MAX_CPU", "2000"}:       "--max-cpu: must be 0, or from 0.01",
+		{"ORB8_MAX_CPU", "0.5%"}:       "--max-cpu (ORB8_MAX_CPU): must be 0, or from 0.01",
+		{"ORB8_MAX_CPU", "2000"}:       "--max-cpu (ORB8_MAX_CPU): must be 0, or from 0.01",
 		{"ORB8_MAX_CPU", "half"}:       "ORB8_MAX_CPU=\"half\": must be a number of cores",
 		{"ORB8_MAX_MEMORY", "0"}:       "",
 		{"ORB8_MAX_MEMORY", "16MiB"}:   "",
-		{"ORB8_MAX_MEMORY", "16"}:      "--max-memory: must be 0, or 16MiB",
+		{"ORB8_MAX_MEMORY", "16"}:      "--max-memory (ORB8_MAX_MEMORY): must be 0, or 16MiB",
 		{"ORB8_MAX_MEMORY", "16 Mega"}: "ORB8_MAX_MEMORY=\"16 Mega\": must be a number of bytes",
+		{"ORB8_CGROUP", ""}:            "",
+		{"ORB8_CGROUP", "none"}:        "",
+		{"ORB8_CGROUP", "."}:           "--cgroup (ORB8_CGROUP): must be none, or the absolute path",
+		{"ORB8_CGROUP", "/proc"}:       "--cgroup (ORB8_CGROUP): must be none, or the absolute path",
+		{"ORB8_CGROUP", "/not/there"}:  "--cgroup (ORB8_CGROUP): must be none, or the absolute path",
+		{"ORB8_GRPC_PORT", "70000"}:    "--grpc-port (ORB8_GRPC_PORT): must be a port",
+		{"ORB8_NETNS", ""}:             "",
+		{"ORB8_NETNS", "some"}:         "--netns (ORB8_NETNS): must be all or own",
 	} {
 		cfg, err := FromEnv(lookup(map[string]string{env[0]: env[1]}))
 		if err == nil {
@@ -82,5 +94,36 @@ func TestBudgetsAreChecked(t *testing.T) {
 		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
 			t.Errorf("%s=%s: %v", env[0], env[1], err)
 		}
+	}
+}
+
+// TestCgroupIsOneOfVersion2: each setting has a variable, and a group of this
+// machine is taken, a file of one is not.
+func TestCgroupIsOneOfVersion2(t *testing.T) {
+	for _, s := range new(Config).settings() {
+		if s.env == "" || new(Config).env(s.flag) != s.env {
+			t.Errorf("--%s has the variable %q", s.flag, s.env)
+		}
+	}
+	groups, err := cgroup.Open(cgroup.Config{})
+	if err != nil {
+		t.Skip(err)
+	}
+	defer groups.Close()
+	root := groups.Root()
+	if !validCgroup(root) || validCgroup(root+"/cgroup.procs") || validCgroup(strings.TrimPrefix(root, "/")) {
+		t.Errorf("below %s", root)
+	}
+}
+
+// TestWrongSettingIsUsage: exit code 2, and one line that says what to do.
+func TestWrongSettingIsUsage(t *testing.T) {
+	var out bytes.Buffer
+	env := lookup(map[string]string{"ORB8_CGROUP": "system.slice"})
+	if code := Main(t.Context(), Process{Stdout: &out, Stderr: &out, Getenv: env}); code != 2 {
+		t.Errorf("exit code %d", code)
+	}
+	if s := out.String(); strings.Count(s, "\n") != 1 || !strings.Contains(s, "ORB8_CGROUP") || !strings.Contains(s, "--help") {
+		t.Errorf("said %q", s)
 	}
 }
