@@ -223,7 +223,8 @@ func (s *Flows) evictOne(since uint64) bool {
 	return false
 }
 
-// Expire forgets what moved nothing since the timeout.
+// Expire forgets what moved nothing since the timeout. Pointers to flows are no
+// longer good.
 func (s *Flows) Expire(now time.Time) {
 	before := now.Add(-s.limits.Timeout).UnixNano()
 	for i := range s.used {
@@ -231,6 +232,7 @@ func (s *Flows) Expire(now time.Time) {
 			s.remove(i)
 		}
 	}
+	s.giveBack()
 }
 
 func (s *Flows) sums(i event.Iface) *Sums {

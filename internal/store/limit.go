@@ -27,7 +27,17 @@ func (s *Flows) shrink() {
 		return
 	}
 	s.shrinking = false
-	if int(s.used) > 2*len(s.index)+chunk {
+	// A limit that was halved leaves half of the slots empty: those are what it
+	// was halved for.
+	if spare := int(s.used) - len(s.index); spare > len(s.index)/4+chunk {
+		s.compact()
+	}
+}
+
+// giveBack makes what many connections took free after they are over. It does
+// not for a few: the next ones would take it again.
+func (s *Flows) giveBack() {
+	if int(s.used) > 4*len(s.index)+16*chunk {
 		s.compact()
 	}
 }

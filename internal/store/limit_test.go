@@ -63,6 +63,59 @@ func TestLimitForgetsOverSeveralEpochs(t *testing.T) {
 	checkTotals(t, s, want)
 }
 
+// TestHalvedLimitGivesMemoryBack: exactly half of the slots are empty then.
+func TestHalvedLimitGivesMemoryBack(t *testing.T) {
+	const all = 64 * chunk
+	s := NewFlows(Limits{Flows: all})
+	s.Begin()
+	for i := range all {
+		apply(s, moved(conn(i), 1, 2))
+	}
+	s.Limit(all / 2)
+	for s.shrinking {
+		s.Begin()
+	}
+	if n := s.Stats().Flows; n != all/2 || len(s.slab) != all/2/chunk {
+		t.Errorf("%d flows in %d chunks", n, len(s.slab))
+	}
+}
+
+// TestExpiredFlowsGiveMemoryBack: after many connections few chunks are left,
+// and those that live on are whole.
+func TestExpiredFlowsGiveMemoryBack(t *testing.T) {
+	const all, living = 64 * chunk, 100
+	s := NewFlows(Limits{Flows: all, Timeout: time.Second})
+	start := time.Unix(1_700_000_000, 0)
+	var want event.Traffic
+	touch := func(n int, at time.Time) {
+		s.Begin()
+		for i := range n {
+			d := moved(conn(all-1-i), 1, 2)
+			d.First, d.Last = at.UnixNano(), at.UnixNano()
+			want.Add(d.Traffic)
+			apply(s, d)
+		}
+	}
+	touch(all, start)
+	touch(living, start.Add(time.Minute))
+	s.Expire(start.Add(time.Minute))
+	if n := s.Stats().Flows; n != living || len(s.slab) != 1 {
+		t.Errorf("%d flows in %d chunks", n, len(s.slab))
+	}
+	for i := range living {
+		if f := s.Get(conn(all - 1 - i)); f == nil || f.Conn != conn(all-1-i) || f.Total.TxPackets != 2 {
+			t.Fatalf("flow %d is %v", i, f)
+		}
+	}
+	touch(all, start.Add(time.Minute))
+	checkTotals(t, s, want)
+	// A few empty ones are kept.
+	s.Expire(start.Add(time.Minute))
+	if chunks := len(s.slab); chunks != 64 {
+		t.Errorf("%d chunks", chunks)
+	}
+}
+
 // TestLimitBelowWhatMoves: also connections that move are forgotten, those of
 // other places with them.
 func TestLimitBelowWhatMoves(t *testing.T) {
