@@ -46,6 +46,10 @@ func Open(cfg Config) (*Agent, error) {
 		return nil, errors.Join(err, a.close())
 	}
 	line := newPipeline(cfg, a.tap, a.who.enricher(cfg.Node, a.tap.Own(), a.tap))
+	if kernel := a.tap.KernelMemory(); line.restraint.begin(kernel) {
+		cfg.Log.Warn("the budget of memory is less than the kernel's maps take: raise ORB8_MAX_MEMORY, or lower ORB8_TABLE_ENTRIES",
+			"budget", sizeText(cfg.MaxMemory), "maps", sizeText(kernel))
+	}
 	a.node = &node{pipeline: line, instance: rand.Uint64(), notes: a.notes, lost: a.lost}
 	a.serve()
 	return a, nil

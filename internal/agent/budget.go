@@ -45,6 +45,7 @@ type budget struct {
 
 	flows, maxFlows int
 	mem             pace
+	fixed           uint64 // what is used with no connection at all, known from the start
 	free            bool // what is not used is to be given back now
 	freed           bool // since connections were last forgotten
 
@@ -153,7 +154,7 @@ func ratio(a, b time.Duration) float64 { return float64(a) / float64(b) }
 // what they took is resident until it is given back: each is waited for.
 func (b *budget) judgeMemory(now time.Time, s *spending) {
 	over, least := s.memory > b.memory, min(leastFlows, b.maxFlows)
-	b.memoryShort = over && b.flows <= least
+	b.memoryShort = over && (b.flows <= least || b.fixed > b.memory)
 	b.free = over && !b.freed && s.flows <= b.flows
 	switch {
 	case b.free:
@@ -170,6 +171,13 @@ func (b *budget) judgeMemory(now time.Time, s *spending) {
 	default:
 		b.freed = false
 	}
+}
+
+// begin tells what memory is used in any case; it may be too much already.
+func (b *budget) begin(fixed uint64) (short bool) {
+	b.fixed = fixed
+	b.memoryShort = b.memory > 0 && fixed > b.memory
+	return b.memoryShort
 }
 
 // notes say what is shed, for status.

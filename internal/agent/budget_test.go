@@ -258,3 +258,56 @@ func TestWaitingTimes(t *testing.T) {
 		now = now.Add(p.wait)
 	}
 }
+
+// TestPacketsOfTheBudget: what was counted without a connection while the budget
+// was exceeded is its own, also in the epoch in which detail comes back; what
+// the table had no room for otherwise is not.
+func TestPacketsOfTheBudget(t *testing.T) {
+	cfg := Defaults()
+	r := newRestraint(&cfg)
+	var seen uint64
+	for i, step := range []struct {
+		level    int
+		read     bool
+		overflow uint64 // in the epoch that ends with this
+		lost     uint64
+	}{
+		{0, true, 10, 0},
+		{5, true, 3, 3}, // it was exceeded when the last epoch ended
+		{5, true, 4, 7},
+		{0, false, 0, 7}, // a quiet tick
+		{0, true, 4, 11},
+		{0, true, 100, 11},
+	} {
+		if r.level == 0 && step.level > 0 {
+			r.overflow = seen
+		}
+		r.level = step.level
+		seen += step.overflow
+		r.charge(step.read, func() uint64 { return seen })
+		if n := r.loss(seen).Count; n != step.lost {
+			t.Errorf("step %d: %d packets lost to the budget, want %d", i, n, step.lost)
+		}
+	}
+}
+
+// TestTooLittleMemoryIsSaidAtOnce: what the kernel's maps alone exceed needs no
+// trying.
+func TestTooLittleMemoryIsSaidAtOnce(t *testing.T) {
+	for _, c := range []struct {
+		budget, fixed uint64
+		short         bool
+	}{{0, 40 << 20, false}, {64 << 20, 40 << 20, false}, {16 << 20, 40 << 20, true}} {
+		cfg := Defaults()
+		cfg.MaxMemory = c.budget
+		a := newFakeAgent(cfg)
+		a.want, a.footprint = 10, func(int) uint64 { return c.fixed + 10<<20 }
+		if a.begin(c.fixed) != c.short || a.memoryShort != c.short || (len(a.notes()) == 1) != c.short {
+			t.Errorf("%d of %d bytes: short %v, %q", c.fixed, c.budget, a.memoryShort, a.notes())
+		}
+		// It is still true when it is judged.
+		if a.run(minWindow * 2); a.memoryShort != c.short {
+			t.Errorf("%d of %d bytes, later: short %v", c.fixed, c.budget, a.memoryShort)
+		}
+	}
+}

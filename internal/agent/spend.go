@@ -18,8 +18,9 @@ import (
 type restraint struct {
 	*budget
 	inEpochs time.Duration // CPU spent in epochs
-	overflow uint64        // packets counted without a connection, while restrained
+	overflow uint64        // packets counted without a connection, as of the last epoch that was restrained
 	lost     uint64        // of them, for want of budget
+	eased    bool          // restrained when the last epoch was read
 	stuck    error         // why detail could not be switched
 	freeing  chan struct{} // a token: memory is not being given back
 }
@@ -42,12 +43,7 @@ func (p *pipeline) settle(began time.Duration) {
 	used, now := cpuTime(), time.Now()
 	p.restraint.inEpochs += used - began
 	level, flows := p.restraint.level, p.restraint.flows
-	if level > 0 {
-		// Long epochs fill the kernel's table: that is for want of budget, too.
-		seen := p.overflowed()
-		p.restraint.lost += seen - min(seen, p.restraint.overflow)
-		p.restraint.overflow = seen
-	}
+	p.restraint.charge(p.idle == 0, p.overflowed)
 	if !p.restraint.due(now) {
 		return
 	}
@@ -57,7 +53,7 @@ func (p *pipeline) settle(began time.Duration) {
 	}
 	p.restraint.judge(now, s)
 	if p.restraint.level != level {
-		if level == 0 {
+		if level == 0 { // what was lost before was not for want of budget
 			p.restraint.overflow = p.overflowed()
 		}
 		p.tell("CPU", p.restraint.level > level, "epoch", p.restraint.epoch(), "connections", !p.restraint.shed())
@@ -97,6 +93,20 @@ func (p *pipeline) overflowed() (packets uint64) {
 		packets += i.Ingress.Overflow.Packets + i.Egress.Overflow.Packets
 	}
 	return packets
+}
+
+// charge puts packets down to the budget that were counted without a connection
+// while it was exceeded: long epochs fill the kernel's table, too. Detail is
+// back only some time after an epoch was read, so the next one still counts.
+func (r *restraint) charge(read bool, overflowed func() uint64) {
+	if r.level > 0 || r.eased {
+		seen := overflowed()
+		r.lost += seen - min(seen, r.overflow)
+		r.overflow = seen
+	}
+	if read {
+		r.eased = r.level > 0
+	}
 }
 
 // loss is what the budget cost, of the overflow that there is in all.
