@@ -41,9 +41,12 @@ func Open(cfg Config) (*Agent, error) {
 	if err := cfg.finish(); err != nil {
 		return nil, err
 	}
+	if err := checkDescriptors(); err != nil {
+		return nil, err
+	}
 	a := &Agent{cfg: cfg}
 	if err := a.open(); err != nil {
-		return nil, errors.Join(err, a.close())
+		return nil, errors.Join(explainDescriptors(err), a.close())
 	}
 	line := newPipeline(cfg, a.tap, a.who.enricher(cfg.Node, a.tap.Own(), a.tap))
 	if kernel := a.tap.KernelMemory(); line.restraint.begin(kernel) {
@@ -152,7 +155,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		}
 		l.close()
 	}
-	return errors.Join(err, a.close())
+	return errors.Join(explainDescriptors(err), a.close())
 }
 
 func (a *Agent) run(ctx context.Context, l *listeners) error {
@@ -180,7 +183,7 @@ func (a *Agent) run(ctx context.Context, l *listeners) error {
 		a.stop()
 		return nil
 	})
-	return errors.Join(g.Wait(), a.close())
+	return errors.Join(explainDescriptors(g.Wait()), a.close())
 }
 
 // stop lets open calls end, and cuts them off when the time is up.

@@ -46,8 +46,8 @@ type budget struct {
 	flows, maxFlows int
 	mem             pace
 	fixed           uint64 // what is used with no connection at all, known from the start
-	free            bool // what is not used is to be given back now
-	freed           bool // since connections were last forgotten
+	free            bool   // what is not used is to be given back now
+	freed           bool   // since connections were last forgotten
 
 	from  time.Time // of the window
 	spent spending

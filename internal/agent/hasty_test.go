@@ -6,6 +6,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -82,5 +83,31 @@ func TestReaderOfTheLogGoesAway(t *testing.T) {
 	}
 	if left := p.A.Command("tc", "qdisc", "show"); strings.Contains(left, "clsact") {
 		t.Errorf("left behind: %s", left)
+	}
+}
+
+// TestTooFewDescriptors: the agent ends and says so, or answers.
+func TestTooFewDescriptors(t *testing.T) {
+	bpftest.RequireKernel(t, bpftest.BPF)
+	p := bpftest.NewPair(t)
+	for _, limit := range []string{"16", "64", "100", "128"} {
+		agent, out := command(t.TempDir(), nil)
+		cmd := exec.Command("sh", "-c", `ulimit -n $0; exec "$@"`, limit, agent.Path)
+		cmd.Env, cmd.Stdout, cmd.Stderr = append(agent.Env, "PATH="+os.Getenv("PATH")), out, out
+		var err error
+		p.A.Do(func() { err = cmd.Start() })
+		if err != nil {
+			t.Fatal(err)
+		}
+		cut := time.AfterFunc(20*time.Second, func() { _ = cmd.Process.Kill() })
+		_ = cmd.Wait()
+		cut.Stop()
+		said := out.String()
+		if cmd.ProcessState.ExitCode() != 1 || strings.Count(said, "\n") != 1 || !strings.Contains(said, "out of file descriptors") || !strings.Contains(said, "limit "+limit+": raise it (ulimit -n, LimitNOFILE=)") {
+			t.Errorf("with %s: %v, and said\n%s", limit, cmd.ProcessState, said)
+		}
+	}
+	if err := checkDescriptors(); err != nil {
+		t.Error(err)
 	}
 }
