@@ -262,7 +262,7 @@ func TestRefuses(t *testing.T) {
 		{"not root", "needs root", nil, nil, 1, true},
 		{"unknown flag", "unknown flag: --gprc-port", nil, []string{"--gprc-port=1"}, 2, false},
 		{"number that is none", "ORB8_MAX_FLOWS=\"many\"", []string{"ORB8_MAX_FLOWS=many"}, nil, 2, false},
-		{"out of range", "--epoch: must be from 100ms to 1m", nil, []string{"--epoch=1ms"}, 2, false},
+		{"out of range", "--epoch (ORB8_EPOCH): must be from 100ms to 1m", nil, []string{"--epoch=1ms"}, 2, false},
 		{"not an argument", "unknown command", nil, []string{"now"}, 2, false},
 	} {
 		cmd, out := command(t.TempDir(), c.env, c.args...)

@@ -121,13 +121,16 @@ func TestBudgetOfCPU(t *testing.T) {
 	}
 	sent := l.end()
 	restored := within(t, 25*time.Second, "detail to come back", said("epoch=1s connections=true"))
-	t.Logf("%.1f %% of a core; longer epochs after %.1f s, no detail after %.1f s: %.2f %%; restored in %.1f s",
-		100*unbound, stretched.Seconds(), shed.Seconds(), 100*bound, restored.Seconds())
+	t.Logf("%.1f %% of a core; longer epochs after %.1f s, no detail after %.1f s: %.2f %%; restored in %.1f s; lost %v",
+		100*unbound, stretched.Seconds(), shed.Seconds(), 100*bound, restored.Seconds(), losses(a.status()))
 	st = a.status()
 	e := checkTotals(t, p, st, before.Counted.Packets+sent)
 	// Answers to some packets are in the overflow of the other direction.
 	if n := losses(st)["budget"]; n < sent/10 || n < e.Overflow.Packets*9/10 || n > 2*sent {
 		t.Errorf("%d packets lost their connection by the budget, of %d sent and %d without one", n, sent, e.Overflow.Packets)
+	}
+	if n := losses(st); n["budget"]+n["table_full"] != e.Overflow.Packets+st.Interfaces[0].Ingress.Overflow.Packets {
+		t.Errorf("lost %v, without a connection %d and %d", n, e.Overflow.Packets, st.Interfaces[0].Ingress.Overflow.Packets)
 	}
 	if strings.Contains(strings.Join(st.Notes, "; "), "ORB8_MAX_CPU") {
 		t.Errorf("still says %q", st.Notes)
