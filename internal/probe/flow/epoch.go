@@ -137,8 +137,14 @@ func (t *Tap) readPorts(which func(*port) *baseline) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for i, p := range asked {
-		if r := readings[i]; r != nil && p.How != "" {
+		r := readings[i]
+		switch {
+		case p.How == "":
+		case r == nil:
+			p.Unread = true // it is on its way out
+		default:
 			which(p).read(*r)
+			p.Unread = p.Unread && which(p) == &p.high
 		}
 	}
 }
