@@ -49,7 +49,7 @@ func countedApart(s *orb8v1.Summary) string {
 		what string
 	}{
 		{s.GetRemainder(), "of flows that are over"},
-		{s.GetOverflow(), "without detail, because the table was full"},
+		{s.GetOverflow(), "without detail (the losses below say why)"},
 		{s.GetUnaccounted(), "unaccounted: the interfaces counted it and the tap did not"},
 	} {
 		bytes := p.t.GetTxBytes() + p.t.GetRxBytes()
