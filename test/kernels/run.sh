@@ -136,7 +136,7 @@ boot() {
 	# A machine that hangs is ended. Without cmpxchg16b, which older QEMUs get
 	# wrong on one processor when an interrupt comes: the kernel double faults. A
 	# loaded host is too slow for the kernel's check of its timer.
-	timeout 900 qemu-system-x86_64 -accel tcg,thread=multi -cpu max,-cx16 -smp "${ORB8_SMP:-1}" -m 1536 -nographic -no-reboot -nic none \
+	timeout 2100 qemu-system-x86_64 -accel tcg,thread=multi -cpu max,-cx16 -smp "${ORB8_SMP:-1}" -m 1536 -nographic -no-reboot -nic none \
 		-kernel "$(echo "$folder"/boot/vmlinuz-*)" -initrd "$work/$series.initramfs" \
 		-append "console=ttyS0 quiet panic=-1 mitigations=off no_timer_check" </dev/null 2>&1 | tr -d '\r' >"$log" || true
 	[ -z "${ORB8_KEEP_LOG:-}" ] || cp "$log" "$ORB8_KEEP_LOG.$series"

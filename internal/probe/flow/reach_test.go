@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"net"
 	"slices"
 	"testing"
@@ -209,6 +210,9 @@ func (k *kernel) withoutLongWay(fn func()) {
 // However an instance is set up, each packet is counted once, with its length.
 func TestEveryInstanceCountsOnce(t *testing.T) {
 	whole := samples()
+	if Emulated() { // a part of them, each time another: a frame takes a hundred times as long there
+		whole = slices.DeleteFunc(whole, func(sample) bool { return rand.IntN(8) > 0 })
+	}
 	// As they are behind other link-layer headers: none, where what the kernel
 	// takes for the ethertype lies in the source address, and a long one.
 	for name, frames := range map[string][]sample{
