@@ -101,7 +101,7 @@ base() {
 		for name in ip nft; do tool "$dir" $name; done
 		cp "$here/init" "$dir/init"
 		cp -r "$modules"/kernel/{net,lib,crypto,arch} "$dir/lib/modules/$version/kernel/" 2>/dev/null || true
-		cp -r "$modules/kernel/drivers/net" "$dir/lib/modules/$version/kernel/drivers/"
+		cp -r "$modules"/kernel/drivers/{net,virtio} "$dir/lib/modules/$version/kernel/drivers/"
 		rm -rf "$dir/lib/modules/$version/kernel/drivers/net"/{ethernet,wireless,usb,phy,hyperv,can,wwan} \
 			"$dir/lib/modules/$version/kernel/net"/{bluetooth,wireless,mac80211,ceph,sunrpc,rds,tipc,can,9p,nfc} "$dir/lib/modules/$version/kernel/arch/x86/kvm"
 		find "$dir/lib/modules" -name '*.ko.xz' -exec xz -d {} +
@@ -136,7 +136,7 @@ boot() {
 	# A machine that hangs is ended. Without cmpxchg16b, which older QEMUs get
 	# wrong on one processor when an interrupt comes: the kernel double faults. A
 	# loaded host is too slow for the kernel's check of its timer.
-	timeout 2100 qemu-system-x86_64 -accel tcg,thread=multi -cpu max,-cx16 -smp "${ORB8_SMP:-1}" -m 1536 -nographic -no-reboot -nic none \
+	timeout 2100 qemu-system-x86_64 -accel tcg,thread=multi -cpu max,-cx16 -smp "${ORB8_SMP:-1}" -m 1536 -nographic -no-reboot -nic user,model=virtio-net-pci,restrict=on \
 		-kernel "$(echo "$folder"/boot/vmlinuz-*)" -initrd "$work/$series.initramfs" \
 		-append "console=ttyS0 quiet panic=-1 mitigations=off no_timer_check" </dev/null 2>&1 | tr -d '\r' >"$log" || true
 	[ -z "${ORB8_KEEP_LOG:-}" ] || cp "$log" "$ORB8_KEEP_LOG.$series"

@@ -21,6 +21,10 @@ const childEnv = "ORB8_FLOW_TEST_CHILD"
 // child is a process with a tap on its own namespace, until it is killed.
 func child() int {
 	how, dir, _ := strings.Cut(os.Getenv(childEnv), ":")
+	if how == "sleep" {
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		return 0
+	}
 	tap, err := Open(Config{Attach: Attach(how), StateDir: dir})
 	if err == nil {
 		err = tap.Sync()

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"os/exec"
 	"runtime"
 	"strings"
@@ -220,6 +221,69 @@ func TestNamespaceIsNotKept(t *testing.T) {
 			if n.Netns == inode {
 				t.Errorf("still listed: %+v", n)
 			}
+		}
+	})
+}
+
+// A network card outlives its namespace: it is back in the first one within a
+// second of the last process, tapped or not.
+func TestCardComesBack(t *testing.T) {
+	if !bpftest.Emulated() {
+		t.Skip("no network card to spare; the machine of the matrix has one")
+	}
+	root, err := netns.GetFromPid(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = root.Close() })
+	first, err := netlink.NewHandleAt(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(first.Close)
+	bothWays(t, func(t *testing.T, how Attach) {
+		card, err := first.LinkByName("eth0")
+		if err != nil {
+			t.Fatalf("the card of the matrix: %v", err)
+		}
+		sleep := exec.Command("/proc/self/exe")
+		sleep.Env = append(os.Environ(), childEnv+"=sleep:")
+		sleep.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
+		stdin, err := sleep.StdinPipe()
+		if err == nil {
+			err = sleep.Start()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = stdin.Close(); _ = sleep.Process.Kill(); _ = sleep.Wait() })
+		pid := sleep.Process.Pid
+		if err := first.LinkSetNsPid(card, pid); err != nil {
+			t.Fatal(err)
+		}
+		var inode uint32
+		if err := inProcess(pid, func() (err error) { inode, err = threadNetns(); return err }); err != nil {
+			t.Fatal(err)
+		}
+		cfg := newDoors().config(Config{Attach: how})
+		cfg.Enter = func(_ uint32, fn func() error) error { return inProcess(pid, fn) }
+		l := host(t, bpftest.NewNetns(t), cfg)
+		l.tap.Add(inode, "card", time.Now())
+		l.sync()
+		if l.tappedNames()["eth0"] != string(how) {
+			t.Fatalf("not tapped: %+v", l.tap.Interfaces())
+		}
+		l.epoch()
+		start := time.Now()
+		_ = sleep.Process.Kill()
+		_ = sleep.Wait()
+		bpftest.Eventually(t, "the card to come back", func() bool {
+			_, err := first.LinkByName("eth0")
+			return err == nil
+		})
+		// An emulated machine takes its time for everything.
+		if took := time.Since(start); took > 3*time.Second {
+			t.Errorf("the card was away for %s", took)
 		}
 	})
 }
