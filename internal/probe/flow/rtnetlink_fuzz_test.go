@@ -28,7 +28,7 @@ func FuzzParseChanges(f *testing.F) {
 				if nsid != unknownNsid {
 					t.Errorf("%+v: another namespace's names", c)
 				}
-			case unix.RTM_NEWLINK, unix.RTM_DELLINK, unix.RTM_NEWADDR, unix.RTM_DELADDR, unix.RTM_DELQDISC, unix.RTM_DELTFILTER:
+			case unix.RTM_NEWLINK, unix.RTM_DELLINK, unix.RTM_NEWADDR, unix.RTM_DELADDR, unix.RTM_DELQDISC, unix.RTM_DELTFILTER, unix.RTM_NEWTFILTER:
 				if c.nsid != nsid || !bytes.Contains(b, binary.NativeEndian.AppendUint32(nil, c.index)) {
 					t.Errorf("%+v of a message from %d", c, nsid)
 				}
