@@ -130,16 +130,19 @@ func TestHandedDown(t *testing.T) {
 		_ = cmd.Wait()
 	})
 	_ = f.Close()
-	refresh(t, p)
-	if o, ok := p.Owner(cookie); !ok || o.PID != uint32(cmd.Process.Pid) || o.Name.String() != "sleep" {
-		t.Errorf("it belongs to %d (%s)", o.PID, o.Name)
-	}
+	// A listing may have passed by before the child was there; the next has it.
+	bpftest.Eventually(t, "the child to have it", func() bool {
+		refresh(t, p)
+		o, ok := p.Owner(cookie)
+		return ok && o.PID == uint32(cmd.Process.Pid) && o.Name.String() == "sleep"
+	})
 	_ = cmd.Process.Kill()
 	_ = cmd.Wait()
-	refresh(t, p)
-	if o, ok := p.Owner(cookie); !ok || o.PID != uint32(os.Getpid()) {
-		t.Errorf("then it belongs to %d (%s)", o.PID, o.Name)
-	}
+	bpftest.Eventually(t, "it to be ours again", func() bool {
+		refresh(t, p)
+		o, ok := p.Owner(cookie)
+		return ok && o.PID == uint32(os.Getpid())
+	})
 }
 
 // ownGroup makes a cgroup of the test's own.
