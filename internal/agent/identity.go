@@ -81,7 +81,7 @@ func (i *identity) enricher(node string, own uint32, tap *flow.Tap) *enrich.Enri
 	if i.socks != nil {
 		cfg.Sockets = i.socks
 	}
-	return enrich.NewLocal(cfg)
+	return enrich.New(cfg)
 }
 
 func (i *identity) Run(ctx context.Context) error {

@@ -20,7 +20,7 @@ func testPipeline(t testing.TB) *pipeline {
 	if err := cfg.finish(); err != nil {
 		t.Fatal(err)
 	}
-	return newPipeline(cfg, nil, enrich.New("n1"))
+	return newPipeline(cfg, nil, enrich.New(enrich.Config{Node: "n1"}))
 }
 
 func someDeltas(n int) []event.Delta {

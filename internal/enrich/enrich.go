@@ -60,12 +60,9 @@ type Enricher struct {
 	unnamed    uint64
 }
 
-// New makes an enricher that knows only the machine.
-func New(node string) *Enricher { return NewLocal(Config{Node: node}) }
-
-// NewLocal makes an enricher that knows the machine's processes, units and
-// containers.
-func NewLocal(cfg Config) *Enricher {
+// New makes an enricher: of the machine, and of its processes, units and
+// containers as far as cfg has who knows them.
+func New(cfg Config) *Enricher {
 	if cfg.Identities <= 0 {
 		cfg.Identities = 10_000
 	}

@@ -75,7 +75,7 @@ func machine(s *sockets) *Enricher {
 	if s != nil {
 		cfg.Sockets = s
 	}
-	return NewLocal(cfg)
+	return New(cfg)
 }
 
 func flow(netns uint32, protocol event.Protocol, local, remote uint16) event.Flow {
@@ -198,7 +198,7 @@ func TestTheStackIsNotLookedUp(t *testing.T) {
 func TestMachineOnly(t *testing.T) {
 	f := flow(7, event.TCP, 1, 2)
 	f.Cookie, f.Cgroup = 8, 9
-	e := New("n1")
+	e := New(Config{Node: "n1"})
 	if !e.Identify(&f) || f.Local.Class != event.ClassHost || f.Local.Node != "n1" || f.Remote.Class != event.ClassExternal {
 		t.Errorf("local %+v, remote %+v", f.Local, f.Remote)
 	}
@@ -283,7 +283,7 @@ func TestAgainEnds(t *testing.T) {
 }
 
 func TestPendingIsBoundedAndCounted(t *testing.T) {
-	e := NewLocal(Config{Sockets: &sockets{}, Pending: 3})
+	e := New(Config{Sockets: &sockets{}, Pending: 3})
 	for port := range uint16(10) {
 		f := flow(hostNetns, event.TCP, port+1, 2)
 		e.Identify(&f)
@@ -301,7 +301,7 @@ func TestIdentitiesAreSharedAndBounded(t *testing.T) {
 	for i := range uint64(100) {
 		s.owners[i+1] = owner(uint32(i)+1000, "x", sshGroup, true)
 	}
-	e := NewLocal(Config{Sockets: s, Identities: 20})
+	e := New(Config{Sockets: s, Identities: 20})
 	identify := func(cookie uint64) *event.Identity {
 		f := flow(hostNetns, event.TCP, 1, 2)
 		f.Cookie = cookie
