@@ -7,11 +7,11 @@ import (
 	"time"
 )
 
-// Eventually waits until cond holds and fails the test after five seconds: long
-// enough for a busy machine, never waited for on a good day.
+// Eventually waits until cond holds and fails the test after half a minute: long
+// enough for the busiest machine, never waited for on a good day.
 func Eventually(t testing.TB, what string, cond func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
 		if cond() {
 			return
 		}

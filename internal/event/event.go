@@ -247,11 +247,23 @@ type Flow struct {
 	// Epoch of the last change.
 	Epoch          uint64
 	Cookie, Cgroup uint64
-	OpenedBy       Opener
-	State          State
-	HasSocket      bool
+	// The other tuple, where the host translates this connection; else nil.
+	NAT       *Translation
+	OpenedBy  Opener
+	State     State
+	HasSocket bool
 	// It is no flow of this place: see PlaceCarried.
 	Carried bool
+}
+
+// Translation is the tuple of a connection on the other side of the host's
+// address translation. The tap sees one of the two: in a pod the one that the
+// socket has, in the host's namespace the one that is on the wire.
+type Translation struct {
+	Local, Remote         IP
+	LocalPort, RemotePort uint16
+	// This is the socket's tuple, and Conn the wire's; else the other way round.
+	OfSocket bool
 }
 
 // Kind is what happened to a connection.

@@ -5,8 +5,17 @@ package event
 // Class says what sort of party an end is.
 type Class string
 
-// The classes so far. Kubernetes brings more.
+// The classes.
 const (
+	// ClassPod is a pod, with its container where that is known.
+	ClassPod Class = "pod"
+	// ClassService is a Service of which it is not known who serves it.
+	ClassService Class = "service"
+	// ClassNode is a node of the cluster: some process there, or one behind the
+	// node's address translation.
+	ClassNode Class = "node"
+	// ClassAPIServer is the cluster's API server.
+	ClassAPIServer Class = "apiserver"
 	// ClassHost is a process of the machine, or the machine itself.
 	ClassHost Class = "host"
 	// ClassContainer is a container that Kubernetes does not know.
@@ -34,7 +43,8 @@ func KernelService(service string) Class {
 type Identity struct {
 	Class                  Class
 	Namespace, Pod, PodUID string
-	// As its runtime calls it, whole.
+	// In a pod the container's name; else, and until that is known, the whole id
+	// that its runtime gave it.
 	Container  string
 	Workload   Workload
 	Node, Zone string
@@ -42,7 +52,9 @@ type Identity struct {
 	// Outside Kubernetes.
 	Unit, Process string
 	PID           uint32
-	Service, FQDN string
+	// Namespace/name of the Service that the other end asked for.
+	Service string
+	FQDN    string
 }
 
 // Workload is the top-level owner of a pod.

@@ -22,11 +22,12 @@ const module = "github.com/orb8/orb8/"
 var floors = [][]string{
 	{"cmd/orb8", "cmd/orb8-agent", "test/bench"},
 	{"internal/agent", "internal/cli"}, // assembly, and the command line
-	{"internal/observer", "internal/render", "internal/client"},
+	{"internal/client"},
+	{"internal/observer", "internal/render", "internal/relay", "internal/kube/reach"},
 	{"internal/wire"},
 	{"internal/store"},
-	{"internal/enrich"},
-	{"internal/probe/flow", "internal/probe/process", "internal/probe/socket"},
+	{"internal/enrich", "internal/kube", "internal/sandbox"},
+	{"internal/cluster", "internal/conntrack", "internal/probe/flow", "internal/probe/process", "internal/probe/socket"},
 	{"internal/filter", "internal/netns", "internal/cgroup"},
 	{"internal/event", "internal/version"}, // the words
 	{"api/orb8/v1"},
@@ -36,7 +37,8 @@ var floors = [][]string{
 // of the house.
 var only = map[string][]string{
 	"internal/cli":    {"api/orb8/v1", "internal/client", "internal/render", "internal/event"},
-	"internal/client": {"api/orb8/v1"},
+	"internal/client": {"api/orb8/v1", "internal/relay", "internal/kube/reach"},
+	"internal/relay":  {"api/orb8/v1"},
 	"internal/render": {"api/orb8/v1", "internal/event"},
 	"internal/event":  {},
 	"api/orb8/v1":     {},
@@ -45,7 +47,7 @@ var only = map[string][]string{
 // What only one room may import of the outside.
 var guarded = map[string][]string{
 	"github.com/cilium/ebpf":         {"internal/probe/", "internal/bpftest", "test/bench"},
-	"github.com/vishvananda/netlink": {"internal/probe/", "internal/netns", "internal/bpftest", "test/bench"},
+	"github.com/vishvananda/netlink": {"internal/probe/", "internal/netns", "internal/conntrack", "internal/bpftest", "test/bench"},
 	"k8s.io/client-go":               {"internal/kube"},
 	"google.golang.org/protobuf":     {"api/", "internal/wire", "internal/observer"},
 	"github.com/spf13/cobra":         {"internal/cli", "internal/agent"},
