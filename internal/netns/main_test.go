@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"runtime"
 	"slices"
 	"syscall"
 	"testing"
@@ -16,6 +17,10 @@ import (
 
 // What a child of the tests is for: "mounts" runs the tests themselves.
 const childEnv = "ORB8_NETNS_TEST_CHILD"
+
+// The process's first thread never ends before the process: one that were left
+// in a namespace would hold it. So it is the main goroutine's, which waits.
+func init() { runtime.LockOSThread() }
 
 // The tests mount namespaces on files. That is done in a mount namespace of
 // their own, which ends with them.
