@@ -231,6 +231,10 @@ func TestTunnelsWithoutEthernet(t *testing.T) {
 	} {
 		t.Run(c.kind, func(t *testing.T) {
 			RequireDevice(t, c.device)
+			amount := 1 << 20
+			if Emulated() {
+				amount >>= 4
+			}
 			ends := tunnelEnds(t, NewPair(t), c.kind)
 			a, b := tapQuiet(t, ends[0], fromOutside(ends[0].Netns, Config{})), tapQuiet(t, ends[1], fromOutside(ends[1].Netns, Config{}))
 			for _, v6 := range []bool{false, true} {
@@ -240,7 +244,7 @@ func TestTunnelsWithoutEthernet(t *testing.T) {
 				if _, err := ends[0].UDP(v6).WriteToUDPAddrPort(make([]byte, 100), ends[1].DrainUDP(v6)); err != nil {
 					t.Fatal(err)
 				}
-				bulk(t, ends[0].DialTCP(ends[1].ListenTCP(v6, ServeDiscard)), 1<<20)
+				bulk(t, ends[0].DialTCP(ends[1].ListenTCP(v6, ServeDiscard)), amount)
 			}
 			for i, l := range []*live{a, b} {
 				l.settle()

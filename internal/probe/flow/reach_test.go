@@ -211,7 +211,7 @@ func (k *kernel) withoutLongWay(fn func()) {
 func TestEveryInstanceCountsOnce(t *testing.T) {
 	whole := samples()
 	if Emulated() { // a part of them, each time another: a frame takes a hundred times as long there
-		whole = slices.DeleteFunc(whole, func(sample) bool { return rand.IntN(8) > 0 })
+		whole = slices.DeleteFunc(whole, func(sample) bool { return rand.IntN(24) > 0 })
 	}
 	// As they are behind other link-layer headers: none, where what the kernel
 	// takes for the ethertype lies in the source address, and a long one.
