@@ -211,7 +211,16 @@ type Filter struct {
 	// opened by the remote end.
 	Directions []string `protobuf:"bytes,11,rep,name=directions,proto3" json:"directions,omitempty"`
 	// Names of the nodes that made the observation.
-	Nodes         []string `protobuf:"bytes,12,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	Nodes []string `protobuf:"bytes,12,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	// Either end is a pod with one of these: KEY=VALUE, KEY (of any value),
+	// KEY!=VALUE (of another value, or without).
+	Labels []string `protobuf:"bytes,13,rep,name=labels,proto3" json:"labels,omitempty"`
+	// Name, or namespace/name, of the Service that an end was reached by.
+	Services []string `protobuf:"bytes,14,rep,name=services,proto3" json:"services,omitempty"`
+	// The end that opened the connection (the local end, where that is not
+	// known), and the other end. Each of their fields is a field of this filter.
+	From          *EndFilter `protobuf:"bytes,15,opt,name=from,proto3" json:"from,omitempty"`
+	To            *EndFilter `protobuf:"bytes,16,opt,name=to,proto3" json:"to,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -330,6 +339,122 @@ func (x *Filter) GetNodes() []string {
 	return nil
 }
 
+func (x *Filter) GetLabels() []string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+func (x *Filter) GetServices() []string {
+	if x != nil {
+		return x.Services
+	}
+	return nil
+}
+
+func (x *Filter) GetFrom() *EndFilter {
+	if x != nil {
+		return x.From
+	}
+	return nil
+}
+
+func (x *Filter) GetTo() *EndFilter {
+	if x != nil {
+		return x.To
+	}
+	return nil
+}
+
+// EndFilter is about one end, or about a pod.
+type EndFilter struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Namespaces []string               `protobuf:"bytes,1,rep,name=namespaces,proto3" json:"namespaces,omitempty"`
+	Pods       []string               `protobuf:"bytes,2,rep,name=pods,proto3" json:"pods,omitempty"`
+	// Name, or Kind/Name.
+	Workloads []string `protobuf:"bytes,3,rep,name=workloads,proto3" json:"workloads,omitempty"`
+	// As in Filter.
+	Labels   []string `protobuf:"bytes,4,rep,name=labels,proto3" json:"labels,omitempty"`
+	Services []string `protobuf:"bytes,5,rep,name=services,proto3" json:"services,omitempty"`
+	// Names of the nodes that the end is on.
+	Nodes         []string `protobuf:"bytes,6,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EndFilter) Reset() {
+	*x = EndFilter{}
+	mi := &file_orb8_v1_observer_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EndFilter) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EndFilter) ProtoMessage() {}
+
+func (x *EndFilter) ProtoReflect() protoreflect.Message {
+	mi := &file_orb8_v1_observer_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EndFilter.ProtoReflect.Descriptor instead.
+func (*EndFilter) Descriptor() ([]byte, []int) {
+	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *EndFilter) GetNamespaces() []string {
+	if x != nil {
+		return x.Namespaces
+	}
+	return nil
+}
+
+func (x *EndFilter) GetPods() []string {
+	if x != nil {
+		return x.Pods
+	}
+	return nil
+}
+
+func (x *EndFilter) GetWorkloads() []string {
+	if x != nil {
+		return x.Workloads
+	}
+	return nil
+}
+
+func (x *EndFilter) GetLabels() []string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+func (x *EndFilter) GetServices() []string {
+	if x != nil {
+		return x.Services
+	}
+	return nil
+}
+
+func (x *EndFilter) GetNodes() []string {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
 type FlowsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// A flow is in the answer when include holds and no single field of exclude
@@ -345,7 +470,7 @@ type FlowsRequest struct {
 
 func (x *FlowsRequest) Reset() {
 	*x = FlowsRequest{}
-	mi := &file_orb8_v1_observer_proto_msgTypes[1]
+	mi := &file_orb8_v1_observer_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -357,7 +482,7 @@ func (x *FlowsRequest) String() string {
 func (*FlowsRequest) ProtoMessage() {}
 
 func (x *FlowsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_observer_proto_msgTypes[1]
+	mi := &file_orb8_v1_observer_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -370,7 +495,7 @@ func (x *FlowsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlowsRequest.ProtoReflect.Descriptor instead.
 func (*FlowsRequest) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{1}
+	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *FlowsRequest) GetInclude() *Filter {
@@ -416,7 +541,7 @@ type FlowsResponse struct {
 
 func (x *FlowsResponse) Reset() {
 	*x = FlowsResponse{}
-	mi := &file_orb8_v1_observer_proto_msgTypes[2]
+	mi := &file_orb8_v1_observer_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -428,7 +553,7 @@ func (x *FlowsResponse) String() string {
 func (*FlowsResponse) ProtoMessage() {}
 
 func (x *FlowsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_observer_proto_msgTypes[2]
+	mi := &file_orb8_v1_observer_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -441,7 +566,7 @@ func (x *FlowsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlowsResponse.ProtoReflect.Descriptor instead.
 func (*FlowsResponse) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{2}
+	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *FlowsResponse) GetMessage() isFlowsResponse_Message {
@@ -530,7 +655,7 @@ type EventsRequest struct {
 
 func (x *EventsRequest) Reset() {
 	*x = EventsRequest{}
-	mi := &file_orb8_v1_observer_proto_msgTypes[3]
+	mi := &file_orb8_v1_observer_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -542,7 +667,7 @@ func (x *EventsRequest) String() string {
 func (*EventsRequest) ProtoMessage() {}
 
 func (x *EventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_observer_proto_msgTypes[3]
+	mi := &file_orb8_v1_observer_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -555,7 +680,7 @@ func (x *EventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventsRequest.ProtoReflect.Descriptor instead.
 func (*EventsRequest) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{3}
+	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *EventsRequest) GetInclude() *Filter {
@@ -600,7 +725,7 @@ type EventsResponse struct {
 
 func (x *EventsResponse) Reset() {
 	*x = EventsResponse{}
-	mi := &file_orb8_v1_observer_proto_msgTypes[4]
+	mi := &file_orb8_v1_observer_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -612,7 +737,7 @@ func (x *EventsResponse) String() string {
 func (*EventsResponse) ProtoMessage() {}
 
 func (x *EventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_observer_proto_msgTypes[4]
+	mi := &file_orb8_v1_observer_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -625,7 +750,7 @@ func (x *EventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventsResponse.ProtoReflect.Descriptor instead.
 func (*EventsResponse) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{4}
+	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *EventsResponse) GetMessage() isEventsResponse_Message {
@@ -696,7 +821,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_orb8_v1_observer_proto_msgTypes[5]
+	mi := &file_orb8_v1_observer_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -708,7 +833,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_observer_proto_msgTypes[5]
+	mi := &file_orb8_v1_observer_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -721,7 +846,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{5}
+	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Event) GetKind() EventKind {
@@ -745,6 +870,182 @@ func (x *Event) GetFlow() *FlowRecord {
 	return nil
 }
 
+type PodsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As in FlowsRequest. A pod does not tell its Services: they mean nothing here.
+	Include *EndFilter `protobuf:"bytes,1,opt,name=include,proto3" json:"include,omitempty"`
+	Exclude *EndFilter `protobuf:"bytes,2,opt,name=exclude,proto3" json:"exclude,omitempty"`
+	// 0 means 100; more than the agent's maximum is cut.
+	Limit         uint32 `protobuf:"varint,3,opt,name=limit,proto3" json:"limit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PodsRequest) Reset() {
+	*x = PodsRequest{}
+	mi := &file_orb8_v1_observer_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PodsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PodsRequest) ProtoMessage() {}
+
+func (x *PodsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_orb8_v1_observer_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PodsRequest.ProtoReflect.Descriptor instead.
+func (*PodsRequest) Descriptor() ([]byte, []int) {
+	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *PodsRequest) GetInclude() *EndFilter {
+	if x != nil {
+		return x.Include
+	}
+	return nil
+}
+
+func (x *PodsRequest) GetExclude() *EndFilter {
+	if x != nil {
+		return x.Exclude
+	}
+	return nil
+}
+
+func (x *PodsRequest) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+type PodsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Message:
+	//
+	//	*PodsResponse_Pod
+	//	*PodsResponse_Node
+	//	*PodsResponse_Loss
+	//	*PodsResponse_Summary
+	Message       isPodsResponse_Message `protobuf_oneof:"message"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PodsResponse) Reset() {
+	*x = PodsResponse{}
+	mi := &file_orb8_v1_observer_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PodsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PodsResponse) ProtoMessage() {}
+
+func (x *PodsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_orb8_v1_observer_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PodsResponse.ProtoReflect.Descriptor instead.
+func (*PodsResponse) Descriptor() ([]byte, []int) {
+	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *PodsResponse) GetMessage() isPodsResponse_Message {
+	if x != nil {
+		return x.Message
+	}
+	return nil
+}
+
+func (x *PodsResponse) GetPod() *PodRecord {
+	if x != nil {
+		if x, ok := x.Message.(*PodsResponse_Pod); ok {
+			return x.Pod
+		}
+	}
+	return nil
+}
+
+func (x *PodsResponse) GetNode() *NodeState {
+	if x != nil {
+		if x, ok := x.Message.(*PodsResponse_Node); ok {
+			return x.Node
+		}
+	}
+	return nil
+}
+
+func (x *PodsResponse) GetLoss() *Loss {
+	if x != nil {
+		if x, ok := x.Message.(*PodsResponse_Loss); ok {
+			return x.Loss
+		}
+	}
+	return nil
+}
+
+func (x *PodsResponse) GetSummary() *PodsSummary {
+	if x != nil {
+		if x, ok := x.Message.(*PodsResponse_Summary); ok {
+			return x.Summary
+		}
+	}
+	return nil
+}
+
+type isPodsResponse_Message interface {
+	isPodsResponse_Message()
+}
+
+type PodsResponse_Pod struct {
+	Pod *PodRecord `protobuf:"bytes,1,opt,name=pod,proto3,oneof"`
+}
+
+type PodsResponse_Node struct {
+	Node *NodeState `protobuf:"bytes,2,opt,name=node,proto3,oneof"`
+}
+
+type PodsResponse_Loss struct {
+	Loss *Loss `protobuf:"bytes,3,opt,name=loss,proto3,oneof"`
+}
+
+type PodsResponse_Summary struct {
+	Summary *PodsSummary `protobuf:"bytes,4,opt,name=summary,proto3,oneof"`
+}
+
+func (*PodsResponse_Pod) isPodsResponse_Message() {}
+
+func (*PodsResponse_Node) isPodsResponse_Message() {}
+
+func (*PodsResponse_Loss) isPodsResponse_Message() {}
+
+func (*PodsResponse_Summary) isPodsResponse_Message() {}
+
 type StatusRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -753,7 +1054,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_orb8_v1_observer_proto_msgTypes[6]
+	mi := &file_orb8_v1_observer_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -765,7 +1066,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_observer_proto_msgTypes[6]
+	mi := &file_orb8_v1_observer_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -778,7 +1079,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{6}
+	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{9}
 }
 
 type StatusResponse struct {
@@ -790,7 +1091,7 @@ type StatusResponse struct {
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_orb8_v1_observer_proto_msgTypes[7]
+	mi := &file_orb8_v1_observer_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -802,7 +1103,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_observer_proto_msgTypes[7]
+	mi := &file_orb8_v1_observer_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -815,7 +1116,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{7}
+	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *StatusResponse) GetNodes() []*NodeStatus {
@@ -858,8 +1159,8 @@ type FlowRecord struct {
 	// Later fragments carry no ports: such a record holds all later fragments of
 	// one protocol between two addresses.
 	Fragments bool `protobuf:"varint,18,opt,name=fragments,proto3" json:"fragments,omitempty"`
-	// The tuple as translated, where it differs from the socket's. Not filled
-	// before Services are known.
+	// The tuple as it is on the wire, where that differs from the socket's:
+	// address and port only.
 	TranslatedLocal  *End `protobuf:"bytes,19,opt,name=translated_local,json=translatedLocal,proto3" json:"translated_local,omitempty"`
 	TranslatedRemote *End `protobuf:"bytes,20,opt,name=translated_remote,json=translatedRemote,proto3" json:"translated_remote,omitempty"`
 	// In events: what the epoch lost. A full table counts packets without their
@@ -871,7 +1172,7 @@ type FlowRecord struct {
 
 func (x *FlowRecord) Reset() {
 	*x = FlowRecord{}
-	mi := &file_orb8_v1_observer_proto_msgTypes[8]
+	mi := &file_orb8_v1_observer_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -883,7 +1184,7 @@ func (x *FlowRecord) String() string {
 func (*FlowRecord) ProtoMessage() {}
 
 func (x *FlowRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_observer_proto_msgTypes[8]
+	mi := &file_orb8_v1_observer_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -896,7 +1197,7 @@ func (x *FlowRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlowRecord.ProtoReflect.Descriptor instead.
 func (*FlowRecord) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{8}
+	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *FlowRecord) GetConnectionId() uint64 {
@@ -1062,7 +1363,7 @@ type Tap struct {
 
 func (x *Tap) Reset() {
 	*x = Tap{}
-	mi := &file_orb8_v1_observer_proto_msgTypes[9]
+	mi := &file_orb8_v1_observer_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1074,7 +1375,7 @@ func (x *Tap) String() string {
 func (*Tap) ProtoMessage() {}
 
 func (x *Tap) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_observer_proto_msgTypes[9]
+	mi := &file_orb8_v1_observer_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1087,7 +1388,7 @@ func (x *Tap) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tap.ProtoReflect.Descriptor instead.
 func (*Tap) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{9}
+	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Tap) GetNetns() uint64 {
@@ -1131,7 +1432,7 @@ type Traffic struct {
 
 func (x *Traffic) Reset() {
 	*x = Traffic{}
-	mi := &file_orb8_v1_observer_proto_msgTypes[10]
+	mi := &file_orb8_v1_observer_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1143,7 +1444,7 @@ func (x *Traffic) String() string {
 func (*Traffic) ProtoMessage() {}
 
 func (x *Traffic) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_observer_proto_msgTypes[10]
+	mi := &file_orb8_v1_observer_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1156,7 +1457,7 @@ func (x *Traffic) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Traffic.ProtoReflect.Descriptor instead.
 func (*Traffic) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{10}
+	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Traffic) GetTxBytes() uint64 {
@@ -1209,7 +1510,7 @@ type Health struct {
 
 func (x *Health) Reset() {
 	*x = Health{}
-	mi := &file_orb8_v1_observer_proto_msgTypes[11]
+	mi := &file_orb8_v1_observer_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1221,7 +1522,7 @@ func (x *Health) String() string {
 func (*Health) ProtoMessage() {}
 
 func (x *Health) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_observer_proto_msgTypes[11]
+	mi := &file_orb8_v1_observer_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1234,7 +1535,7 @@ func (x *Health) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Health.ProtoReflect.Descriptor instead.
 func (*Health) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{11}
+	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Health) GetRttUs() uint32 {
@@ -1317,8 +1618,10 @@ type End struct {
 	Unit    string `protobuf:"bytes,11,opt,name=unit,proto3" json:"unit,omitempty"`
 	Process string `protobuf:"bytes,12,opt,name=process,proto3" json:"process,omitempty"`
 	Pid     uint32 `protobuf:"varint,13,opt,name=pid,proto3" json:"pid,omitempty"`
-	// host, external, unknown; later pod, service, node, kernel:SERVICE.
-	Class         string `protobuf:"bytes,14,opt,name=class,proto3" json:"class,omitempty"`
+	// pod, service, node, apiserver, host, container, kernel, kernel:SERVICE,
+	// external, unknown (see docs/api.md).
+	Class string `protobuf:"bytes,14,opt,name=class,proto3" json:"class,omitempty"`
+	// Namespace/name of the Service that this end was reached by.
 	Service       string `protobuf:"bytes,15,opt,name=service,proto3" json:"service,omitempty"`
 	Fqdn          string `protobuf:"bytes,16,opt,name=fqdn,proto3" json:"fqdn,omitempty"`
 	CgroupId      uint64 `protobuf:"varint,17,opt,name=cgroup_id,json=cgroupId,proto3" json:"cgroup_id,omitempty"`
@@ -1329,7 +1632,7 @@ type End struct {
 
 func (x *End) Reset() {
 	*x = End{}
-	mi := &file_orb8_v1_observer_proto_msgTypes[12]
+	mi := &file_orb8_v1_observer_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1341,7 +1644,7 @@ func (x *End) String() string {
 func (*End) ProtoMessage() {}
 
 func (x *End) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_observer_proto_msgTypes[12]
+	mi := &file_orb8_v1_observer_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1354,7 +1657,7 @@ func (x *End) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use End.ProtoReflect.Descriptor instead.
 func (*End) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{12}
+	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *End) GetIp() string {
@@ -1493,7 +1796,7 @@ type Workload struct {
 
 func (x *Workload) Reset() {
 	*x = Workload{}
-	mi := &file_orb8_v1_observer_proto_msgTypes[13]
+	mi := &file_orb8_v1_observer_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1505,7 +1808,7 @@ func (x *Workload) String() string {
 func (*Workload) ProtoMessage() {}
 
 func (x *Workload) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_observer_proto_msgTypes[13]
+	mi := &file_orb8_v1_observer_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1518,7 +1821,7 @@ func (x *Workload) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Workload.ProtoReflect.Descriptor instead.
 func (*Workload) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{13}
+	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Workload) GetKind() string {
@@ -1535,6 +1838,259 @@ func (x *Workload) GetName() string {
 	return ""
 }
 
+// PodRecord is a pod as an agent knows it. Unknown fields are empty. Times are
+// Unix nanoseconds.
+type PodRecord struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Names of the observing agent's node and of the pod's; the same but where an
+	// agent tells of pods elsewhere.
+	SeenBy    string            `protobuf:"bytes,1,opt,name=seen_by,json=seenBy,proto3" json:"seen_by,omitempty"`
+	Node      string            `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
+	Zone      string            `protobuf:"bytes,3,opt,name=zone,proto3" json:"zone,omitempty"`
+	Namespace string            `protobuf:"bytes,4,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	Name      string            `protobuf:"bytes,5,opt,name=name,proto3" json:"name,omitempty"`
+	Uid       string            `protobuf:"bytes,6,opt,name=uid,proto3" json:"uid,omitempty"`
+	Workload  *Workload         `protobuf:"bytes,7,opt,name=workload,proto3" json:"workload,omitempty"`
+	Labels    map[string]string `protobuf:"bytes,8,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Ips       []string          `protobuf:"bytes,9,rep,name=ips,proto3" json:"ips,omitempty"`
+	// It has its node's network namespace and addresses.
+	HostNetwork bool `protobuf:"varint,10,opt,name=host_network,json=hostNetwork,proto3" json:"host_network,omitempty"`
+	// Pending, Running, Succeeded, Failed.
+	Phase string `protobuf:"bytes,11,opt,name=phase,proto3" json:"phase,omitempty"`
+	// Init and ephemeral containers, and those before a restart, included.
+	Containers []*PodContainer `protobuf:"bytes,12,rep,name=containers,proto3" json:"containers,omitempty"`
+	// Inode number of its own network namespace.
+	Netns uint64 `protobuf:"varint,13,opt,name=netns,proto3" json:"netns,omitempty"`
+	// By the cluster's clock, in whole seconds: made, its network there, its
+	// containers ended for good.
+	CreatedNs int64 `protobuf:"varint,14,opt,name=created_ns,json=createdNs,proto3" json:"created_ns,omitempty"`
+	StartedNs int64 `protobuf:"varint,15,opt,name=started_ns,json=startedNs,proto3" json:"started_ns,omitempty"`
+	EndedNs   int64 `protobuf:"varint,16,opt,name=ended_ns,json=endedNs,proto3" json:"ended_ns,omitempty"`
+	// It is to end, and when it was gone.
+	DeletingNs int64 `protobuf:"varint,17,opt,name=deleting_ns,json=deletingNs,proto3" json:"deleting_ns,omitempty"`
+	DeletedNs  int64 `protobuf:"varint,18,opt,name=deleted_ns,json=deletedNs,proto3" json:"deleted_ns,omitempty"`
+	// Connections known with this pod at the local end.
+	Flows         uint64 `protobuf:"varint,19,opt,name=flows,proto3" json:"flows,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PodRecord) Reset() {
+	*x = PodRecord{}
+	mi := &file_orb8_v1_observer_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PodRecord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PodRecord) ProtoMessage() {}
+
+func (x *PodRecord) ProtoReflect() protoreflect.Message {
+	mi := &file_orb8_v1_observer_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PodRecord.ProtoReflect.Descriptor instead.
+func (*PodRecord) Descriptor() ([]byte, []int) {
+	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *PodRecord) GetSeenBy() string {
+	if x != nil {
+		return x.SeenBy
+	}
+	return ""
+}
+
+func (x *PodRecord) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *PodRecord) GetZone() string {
+	if x != nil {
+		return x.Zone
+	}
+	return ""
+}
+
+func (x *PodRecord) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *PodRecord) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *PodRecord) GetUid() string {
+	if x != nil {
+		return x.Uid
+	}
+	return ""
+}
+
+func (x *PodRecord) GetWorkload() *Workload {
+	if x != nil {
+		return x.Workload
+	}
+	return nil
+}
+
+func (x *PodRecord) GetLabels() map[string]string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+func (x *PodRecord) GetIps() []string {
+	if x != nil {
+		return x.Ips
+	}
+	return nil
+}
+
+func (x *PodRecord) GetHostNetwork() bool {
+	if x != nil {
+		return x.HostNetwork
+	}
+	return false
+}
+
+func (x *PodRecord) GetPhase() string {
+	if x != nil {
+		return x.Phase
+	}
+	return ""
+}
+
+func (x *PodRecord) GetContainers() []*PodContainer {
+	if x != nil {
+		return x.Containers
+	}
+	return nil
+}
+
+func (x *PodRecord) GetNetns() uint64 {
+	if x != nil {
+		return x.Netns
+	}
+	return 0
+}
+
+func (x *PodRecord) GetCreatedNs() int64 {
+	if x != nil {
+		return x.CreatedNs
+	}
+	return 0
+}
+
+func (x *PodRecord) GetStartedNs() int64 {
+	if x != nil {
+		return x.StartedNs
+	}
+	return 0
+}
+
+func (x *PodRecord) GetEndedNs() int64 {
+	if x != nil {
+		return x.EndedNs
+	}
+	return 0
+}
+
+func (x *PodRecord) GetDeletingNs() int64 {
+	if x != nil {
+		return x.DeletingNs
+	}
+	return 0
+}
+
+func (x *PodRecord) GetDeletedNs() int64 {
+	if x != nil {
+		return x.DeletedNs
+	}
+	return 0
+}
+
+func (x *PodRecord) GetFlows() uint64 {
+	if x != nil {
+		return x.Flows
+	}
+	return 0
+}
+
+type PodContainer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// The whole id that its runtime gave it.
+	Id            string `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PodContainer) Reset() {
+	*x = PodContainer{}
+	mi := &file_orb8_v1_observer_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PodContainer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PodContainer) ProtoMessage() {}
+
+func (x *PodContainer) ProtoReflect() protoreflect.Message {
+	mi := &file_orb8_v1_observer_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PodContainer.ProtoReflect.Descriptor instead.
+func (*PodContainer) Descriptor() ([]byte, []int) {
+	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *PodContainer) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *PodContainer) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
 type Counter struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Bytes         uint64                 `protobuf:"varint,1,opt,name=bytes,proto3" json:"bytes,omitempty"`
@@ -1545,7 +2101,7 @@ type Counter struct {
 
 func (x *Counter) Reset() {
 	*x = Counter{}
-	mi := &file_orb8_v1_observer_proto_msgTypes[14]
+	mi := &file_orb8_v1_observer_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1557,7 +2113,7 @@ func (x *Counter) String() string {
 func (*Counter) ProtoMessage() {}
 
 func (x *Counter) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_observer_proto_msgTypes[14]
+	mi := &file_orb8_v1_observer_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1570,7 +2126,7 @@ func (x *Counter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Counter.ProtoReflect.Descriptor instead.
 func (*Counter) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{14}
+	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Counter) GetBytes() uint64 {
@@ -1603,7 +2159,7 @@ type Loss struct {
 
 func (x *Loss) Reset() {
 	*x = Loss{}
-	mi := &file_orb8_v1_observer_proto_msgTypes[15]
+	mi := &file_orb8_v1_observer_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1615,7 +2171,7 @@ func (x *Loss) String() string {
 func (*Loss) ProtoMessage() {}
 
 func (x *Loss) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_observer_proto_msgTypes[15]
+	mi := &file_orb8_v1_observer_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1628,7 +2184,7 @@ func (x *Loss) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Loss.ProtoReflect.Descriptor instead.
 func (*Loss) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{15}
+	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Loss) GetStage() string {
@@ -1663,7 +2219,7 @@ type NodeState struct {
 
 func (x *NodeState) Reset() {
 	*x = NodeState{}
-	mi := &file_orb8_v1_observer_proto_msgTypes[16]
+	mi := &file_orb8_v1_observer_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1675,7 +2231,7 @@ func (x *NodeState) String() string {
 func (*NodeState) ProtoMessage() {}
 
 func (x *NodeState) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_observer_proto_msgTypes[16]
+	mi := &file_orb8_v1_observer_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1688,7 +2244,7 @@ func (x *NodeState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeState.ProtoReflect.Descriptor instead.
 func (*NodeState) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{16}
+	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *NodeState) GetNode() string {
@@ -1727,7 +2283,7 @@ type Summary struct {
 	// than an interface, this is 0 and Audit has the signed number.
 	Unaccounted *Traffic     `protobuf:"bytes,6,opt,name=unaccounted,proto3" json:"unaccounted,omitempty"`
 	Nodes       []*NodeState `protobuf:"bytes,7,rep,name=nodes,proto3" json:"nodes,omitempty"`
-	// The range of time covered, Unix nanoseconds.
+	// The range of time that all nodes that answered cover, Unix nanoseconds.
 	StartNs int64 `protobuf:"varint,8,opt,name=start_ns,json=startNs,proto3" json:"start_ns,omitempty"`
 	EndNs   int64 `protobuf:"varint,9,opt,name=end_ns,json=endNs,proto3" json:"end_ns,omitempty"`
 	// Times within the range when nothing was counted.
@@ -1739,7 +2295,7 @@ type Summary struct {
 
 func (x *Summary) Reset() {
 	*x = Summary{}
-	mi := &file_orb8_v1_observer_proto_msgTypes[17]
+	mi := &file_orb8_v1_observer_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1751,7 +2307,7 @@ func (x *Summary) String() string {
 func (*Summary) ProtoMessage() {}
 
 func (x *Summary) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_observer_proto_msgTypes[17]
+	mi := &file_orb8_v1_observer_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1764,7 +2320,7 @@ func (x *Summary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Summary.ProtoReflect.Descriptor instead.
 func (*Summary) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{17}
+	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Summary) GetMatchedFlows() uint64 {
@@ -1844,6 +2400,76 @@ func (x *Summary) GetLosses() []*Loss {
 	return nil
 }
 
+// PodsSummary ends an answer to Pods. Numbers are before the limit.
+type PodsSummary struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Matched uint64                 `protobuf:"varint,1,opt,name=matched,proto3" json:"matched,omitempty"`
+	// Pods known on the nodes that answered, matching or not.
+	Known         uint64       `protobuf:"varint,2,opt,name=known,proto3" json:"known,omitempty"`
+	Nodes         []*NodeState `protobuf:"bytes,3,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	Losses        []*Loss      `protobuf:"bytes,4,rep,name=losses,proto3" json:"losses,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PodsSummary) Reset() {
+	*x = PodsSummary{}
+	mi := &file_orb8_v1_observer_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PodsSummary) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PodsSummary) ProtoMessage() {}
+
+func (x *PodsSummary) ProtoReflect() protoreflect.Message {
+	mi := &file_orb8_v1_observer_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PodsSummary.ProtoReflect.Descriptor instead.
+func (*PodsSummary) Descriptor() ([]byte, []int) {
+	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *PodsSummary) GetMatched() uint64 {
+	if x != nil {
+		return x.Matched
+	}
+	return 0
+}
+
+func (x *PodsSummary) GetKnown() uint64 {
+	if x != nil {
+		return x.Known
+	}
+	return 0
+}
+
+func (x *PodsSummary) GetNodes() []*NodeState {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+func (x *PodsSummary) GetLosses() []*Loss {
+	if x != nil {
+		return x.Losses
+	}
+	return nil
+}
+
 type Gap struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
@@ -1855,7 +2481,7 @@ type Gap struct {
 
 func (x *Gap) Reset() {
 	*x = Gap{}
-	mi := &file_orb8_v1_observer_proto_msgTypes[18]
+	mi := &file_orb8_v1_observer_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1867,7 +2493,7 @@ func (x *Gap) String() string {
 func (*Gap) ProtoMessage() {}
 
 func (x *Gap) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_observer_proto_msgTypes[18]
+	mi := &file_orb8_v1_observer_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1880,7 +2506,7 @@ func (x *Gap) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Gap.ProtoReflect.Descriptor instead.
 func (*Gap) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{18}
+	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Gap) GetNode() string {
@@ -1933,7 +2559,7 @@ type NodeStatus struct {
 
 func (x *NodeStatus) Reset() {
 	*x = NodeStatus{}
-	mi := &file_orb8_v1_observer_proto_msgTypes[19]
+	mi := &file_orb8_v1_observer_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1945,7 +2571,7 @@ func (x *NodeStatus) String() string {
 func (*NodeStatus) ProtoMessage() {}
 
 func (x *NodeStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_observer_proto_msgTypes[19]
+	mi := &file_orb8_v1_observer_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1958,7 +2584,7 @@ func (x *NodeStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeStatus.ProtoReflect.Descriptor instead.
 func (*NodeStatus) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{19}
+	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *NodeStatus) GetNode() string {
@@ -2108,7 +2734,7 @@ type NamespaceStatus struct {
 
 func (x *NamespaceStatus) Reset() {
 	*x = NamespaceStatus{}
-	mi := &file_orb8_v1_observer_proto_msgTypes[20]
+	mi := &file_orb8_v1_observer_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2120,7 +2746,7 @@ func (x *NamespaceStatus) String() string {
 func (*NamespaceStatus) ProtoMessage() {}
 
 func (x *NamespaceStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_observer_proto_msgTypes[20]
+	mi := &file_orb8_v1_observer_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2133,7 +2759,7 @@ func (x *NamespaceStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NamespaceStatus.ProtoReflect.Descriptor instead.
 func (*NamespaceStatus) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{20}
+	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *NamespaceStatus) GetNetns() uint64 {
@@ -2200,7 +2826,7 @@ type InterfaceStatus struct {
 
 func (x *InterfaceStatus) Reset() {
 	*x = InterfaceStatus{}
-	mi := &file_orb8_v1_observer_proto_msgTypes[21]
+	mi := &file_orb8_v1_observer_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2212,7 +2838,7 @@ func (x *InterfaceStatus) String() string {
 func (*InterfaceStatus) ProtoMessage() {}
 
 func (x *InterfaceStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_observer_proto_msgTypes[21]
+	mi := &file_orb8_v1_observer_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2225,7 +2851,7 @@ func (x *InterfaceStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InterfaceStatus.ProtoReflect.Descriptor instead.
 func (*InterfaceStatus) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{21}
+	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *InterfaceStatus) GetTap() *Tap {
@@ -2305,7 +2931,7 @@ type Audit struct {
 
 func (x *Audit) Reset() {
 	*x = Audit{}
-	mi := &file_orb8_v1_observer_proto_msgTypes[22]
+	mi := &file_orb8_v1_observer_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2317,7 +2943,7 @@ func (x *Audit) String() string {
 func (*Audit) ProtoMessage() {}
 
 func (x *Audit) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_observer_proto_msgTypes[22]
+	mi := &file_orb8_v1_observer_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2330,7 +2956,7 @@ func (x *Audit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Audit.ProtoReflect.Descriptor instead.
 func (*Audit) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{22}
+	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Audit) GetFlows() *Counter {
@@ -2428,7 +3054,7 @@ type Cost struct {
 
 func (x *Cost) Reset() {
 	*x = Cost{}
-	mi := &file_orb8_v1_observer_proto_msgTypes[23]
+	mi := &file_orb8_v1_observer_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2440,7 +3066,7 @@ func (x *Cost) String() string {
 func (*Cost) ProtoMessage() {}
 
 func (x *Cost) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_observer_proto_msgTypes[23]
+	mi := &file_orb8_v1_observer_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2453,7 +3079,7 @@ func (x *Cost) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cost.ProtoReflect.Descriptor instead.
 func (*Cost) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{23}
+	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Cost) GetCpuSeconds() float64 {
@@ -2481,7 +3107,7 @@ var File_orb8_v1_observer_proto protoreflect.FileDescriptor
 
 const file_orb8_v1_observer_proto_rawDesc = "" +
 	"\n" +
-	"\x16orb8/v1/observer.proto\x12\aorb8.v1\"\xc2\x02\n" +
+	"\x16orb8/v1/observer.proto\x12\aorb8.v1\"\xc2\x03\n" +
 	"\x06Filter\x12\x1e\n" +
 	"\n" +
 	"namespaces\x18\x01 \x03(\tR\n" +
@@ -2499,7 +3125,20 @@ const file_orb8_v1_observer_proto_rawDesc = "" +
 	"\n" +
 	"directions\x18\v \x03(\tR\n" +
 	"directions\x12\x14\n" +
-	"\x05nodes\x18\f \x03(\tR\x05nodes\"\x9d\x01\n" +
+	"\x05nodes\x18\f \x03(\tR\x05nodes\x12\x16\n" +
+	"\x06labels\x18\r \x03(\tR\x06labels\x12\x1a\n" +
+	"\bservices\x18\x0e \x03(\tR\bservices\x12&\n" +
+	"\x04from\x18\x0f \x01(\v2\x12.orb8.v1.EndFilterR\x04from\x12\"\n" +
+	"\x02to\x18\x10 \x01(\v2\x12.orb8.v1.EndFilterR\x02to\"\xa7\x01\n" +
+	"\tEndFilter\x12\x1e\n" +
+	"\n" +
+	"namespaces\x18\x01 \x03(\tR\n" +
+	"namespaces\x12\x12\n" +
+	"\x04pods\x18\x02 \x03(\tR\x04pods\x12\x1c\n" +
+	"\tworkloads\x18\x03 \x03(\tR\tworkloads\x12\x16\n" +
+	"\x06labels\x18\x04 \x03(\tR\x06labels\x12\x1a\n" +
+	"\bservices\x18\x05 \x03(\tR\bservices\x12\x14\n" +
+	"\x05nodes\x18\x06 \x03(\tR\x05nodes\"\x9d\x01\n" +
 	"\fFlowsRequest\x12)\n" +
 	"\ainclude\x18\x01 \x01(\v2\x0f.orb8.v1.FilterR\ainclude\x12)\n" +
 	"\aexclude\x18\x02 \x01(\v2\x0f.orb8.v1.FilterR\aexclude\x12!\n" +
@@ -2524,7 +3163,17 @@ const file_orb8_v1_observer_proto_rawDesc = "" +
 	"\x05Event\x12&\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x12.orb8.v1.EventKindR\x04kind\x12\x17\n" +
 	"\atime_ns\x18\x02 \x01(\x03R\x06timeNs\x12'\n" +
-	"\x04flow\x18\x03 \x01(\v2\x13.orb8.v1.FlowRecordR\x04flow\"\x0f\n" +
+	"\x04flow\x18\x03 \x01(\v2\x13.orb8.v1.FlowRecordR\x04flow\"\x7f\n" +
+	"\vPodsRequest\x12,\n" +
+	"\ainclude\x18\x01 \x01(\v2\x12.orb8.v1.EndFilterR\ainclude\x12,\n" +
+	"\aexclude\x18\x02 \x01(\v2\x12.orb8.v1.EndFilterR\aexclude\x12\x14\n" +
+	"\x05limit\x18\x03 \x01(\rR\x05limit\"\xc2\x01\n" +
+	"\fPodsResponse\x12&\n" +
+	"\x03pod\x18\x01 \x01(\v2\x12.orb8.v1.PodRecordH\x00R\x03pod\x12(\n" +
+	"\x04node\x18\x02 \x01(\v2\x12.orb8.v1.NodeStateH\x00R\x04node\x12#\n" +
+	"\x04loss\x18\x03 \x01(\v2\r.orb8.v1.LossH\x00R\x04loss\x120\n" +
+	"\asummary\x18\x04 \x01(\v2\x14.orb8.v1.PodsSummaryH\x00R\asummaryB\t\n" +
+	"\amessage\"\x0f\n" +
 	"\rStatusRequest\";\n" +
 	"\x0eStatusResponse\x12)\n" +
 	"\x05nodes\x18\x01 \x03(\v2\x13.orb8.v1.NodeStatusR\x05nodes\"\x88\x06\n" +
@@ -2606,7 +3255,40 @@ const file_orb8_v1_observer_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"2\n" +
 	"\bWorkload\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
-	"\x04name\x18\x02 \x01(\tR\x04name\"9\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\"\xf9\x04\n" +
+	"\tPodRecord\x12\x17\n" +
+	"\aseen_by\x18\x01 \x01(\tR\x06seenBy\x12\x12\n" +
+	"\x04node\x18\x02 \x01(\tR\x04node\x12\x12\n" +
+	"\x04zone\x18\x03 \x01(\tR\x04zone\x12\x1c\n" +
+	"\tnamespace\x18\x04 \x01(\tR\tnamespace\x12\x12\n" +
+	"\x04name\x18\x05 \x01(\tR\x04name\x12\x10\n" +
+	"\x03uid\x18\x06 \x01(\tR\x03uid\x12-\n" +
+	"\bworkload\x18\a \x01(\v2\x11.orb8.v1.WorkloadR\bworkload\x126\n" +
+	"\x06labels\x18\b \x03(\v2\x1e.orb8.v1.PodRecord.LabelsEntryR\x06labels\x12\x10\n" +
+	"\x03ips\x18\t \x03(\tR\x03ips\x12!\n" +
+	"\fhost_network\x18\n" +
+	" \x01(\bR\vhostNetwork\x12\x14\n" +
+	"\x05phase\x18\v \x01(\tR\x05phase\x125\n" +
+	"\n" +
+	"containers\x18\f \x03(\v2\x15.orb8.v1.PodContainerR\n" +
+	"containers\x12\x14\n" +
+	"\x05netns\x18\r \x01(\x04R\x05netns\x12\x1d\n" +
+	"\n" +
+	"created_ns\x18\x0e \x01(\x03R\tcreatedNs\x12\x1d\n" +
+	"\n" +
+	"started_ns\x18\x0f \x01(\x03R\tstartedNs\x12\x19\n" +
+	"\bended_ns\x18\x10 \x01(\x03R\aendedNs\x12\x1f\n" +
+	"\vdeleting_ns\x18\x11 \x01(\x03R\n" +
+	"deletingNs\x12\x1d\n" +
+	"\n" +
+	"deleted_ns\x18\x12 \x01(\x03R\tdeletedNs\x12\x14\n" +
+	"\x05flows\x18\x13 \x01(\x04R\x05flows\x1a9\n" +
+	"\vLabelsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"2\n" +
+	"\fPodContainer\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\"9\n" +
 	"\aCounter\x12\x14\n" +
 	"\x05bytes\x18\x01 \x01(\x04R\x05bytes\x12\x18\n" +
 	"\apackets\x18\x02 \x01(\x04R\apackets\"F\n" +
@@ -2631,7 +3313,12 @@ const file_orb8_v1_observer_proto_rawDesc = "" +
 	"\x06end_ns\x18\t \x01(\x03R\x05endNs\x12 \n" +
 	"\x04gaps\x18\n" +
 	" \x03(\v2\f.orb8.v1.GapR\x04gaps\x12%\n" +
-	"\x06losses\x18\v \x03(\v2\r.orb8.v1.LossR\x06losses\"K\n" +
+	"\x06losses\x18\v \x03(\v2\r.orb8.v1.LossR\x06losses\"\x8e\x01\n" +
+	"\vPodsSummary\x12\x18\n" +
+	"\amatched\x18\x01 \x01(\x04R\amatched\x12\x14\n" +
+	"\x05known\x18\x02 \x01(\x04R\x05known\x12(\n" +
+	"\x05nodes\x18\x03 \x03(\v2\x12.orb8.v1.NodeStateR\x05nodes\x12%\n" +
+	"\x06losses\x18\x04 \x03(\v2\r.orb8.v1.LossR\x06losses\"K\n" +
 	"\x03Gap\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x19\n" +
 	"\bstart_ns\x18\x02 \x01(\x03R\astartNs\x12\x15\n" +
@@ -2713,11 +3400,12 @@ const file_orb8_v1_observer_proto_rawDesc = "" +
 	"\x06Opener\x12\x12\n" +
 	"\x0eOPENER_UNKNOWN\x10\x00\x12\x10\n" +
 	"\fOPENER_LOCAL\x10\x01\x12\x11\n" +
-	"\rOPENER_REMOTE\x10\x022\xbc\x01\n" +
+	"\rOPENER_REMOTE\x10\x022\xf3\x01\n" +
 	"\bObserver\x128\n" +
 	"\x05Flows\x12\x15.orb8.v1.FlowsRequest\x1a\x16.orb8.v1.FlowsResponse0\x01\x12;\n" +
 	"\x06Events\x12\x16.orb8.v1.EventsRequest\x1a\x17.orb8.v1.EventsResponse0\x01\x129\n" +
-	"\x06Status\x12\x16.orb8.v1.StatusRequest\x1a\x17.orb8.v1.StatusResponseB)Z'github.com/orb8/orb8/api/orb8/v1;orb8v1b\x06proto3"
+	"\x06Status\x12\x16.orb8.v1.StatusRequest\x1a\x17.orb8.v1.StatusResponse\x125\n" +
+	"\x04Pods\x12\x14.orb8.v1.PodsRequest\x1a\x15.orb8.v1.PodsResponse0\x01B)Z'github.com/orb8/orb8/api/orb8/v1;orb8v1b\x06proto3"
 
 var (
 	file_orb8_v1_observer_proto_rawDescOnce sync.Once
@@ -2732,101 +3420,123 @@ func file_orb8_v1_observer_proto_rawDescGZIP() []byte {
 }
 
 var file_orb8_v1_observer_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_orb8_v1_observer_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_orb8_v1_observer_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
 var file_orb8_v1_observer_proto_goTypes = []any{
 	(Sort)(0),               // 0: orb8.v1.Sort
 	(EventKind)(0),          // 1: orb8.v1.EventKind
 	(Opener)(0),             // 2: orb8.v1.Opener
 	(*Filter)(nil),          // 3: orb8.v1.Filter
-	(*FlowsRequest)(nil),    // 4: orb8.v1.FlowsRequest
-	(*FlowsResponse)(nil),   // 5: orb8.v1.FlowsResponse
-	(*EventsRequest)(nil),   // 6: orb8.v1.EventsRequest
-	(*EventsResponse)(nil),  // 7: orb8.v1.EventsResponse
-	(*Event)(nil),           // 8: orb8.v1.Event
-	(*StatusRequest)(nil),   // 9: orb8.v1.StatusRequest
-	(*StatusResponse)(nil),  // 10: orb8.v1.StatusResponse
-	(*FlowRecord)(nil),      // 11: orb8.v1.FlowRecord
-	(*Tap)(nil),             // 12: orb8.v1.Tap
-	(*Traffic)(nil),         // 13: orb8.v1.Traffic
-	(*Health)(nil),          // 14: orb8.v1.Health
-	(*End)(nil),             // 15: orb8.v1.End
-	(*Workload)(nil),        // 16: orb8.v1.Workload
-	(*Counter)(nil),         // 17: orb8.v1.Counter
-	(*Loss)(nil),            // 18: orb8.v1.Loss
-	(*NodeState)(nil),       // 19: orb8.v1.NodeState
-	(*Summary)(nil),         // 20: orb8.v1.Summary
-	(*Gap)(nil),             // 21: orb8.v1.Gap
-	(*NodeStatus)(nil),      // 22: orb8.v1.NodeStatus
-	(*NamespaceStatus)(nil), // 23: orb8.v1.NamespaceStatus
-	(*InterfaceStatus)(nil), // 24: orb8.v1.InterfaceStatus
-	(*Audit)(nil),           // 25: orb8.v1.Audit
-	(*Cost)(nil),            // 26: orb8.v1.Cost
-	nil,                     // 27: orb8.v1.End.LabelsEntry
+	(*EndFilter)(nil),       // 4: orb8.v1.EndFilter
+	(*FlowsRequest)(nil),    // 5: orb8.v1.FlowsRequest
+	(*FlowsResponse)(nil),   // 6: orb8.v1.FlowsResponse
+	(*EventsRequest)(nil),   // 7: orb8.v1.EventsRequest
+	(*EventsResponse)(nil),  // 8: orb8.v1.EventsResponse
+	(*Event)(nil),           // 9: orb8.v1.Event
+	(*PodsRequest)(nil),     // 10: orb8.v1.PodsRequest
+	(*PodsResponse)(nil),    // 11: orb8.v1.PodsResponse
+	(*StatusRequest)(nil),   // 12: orb8.v1.StatusRequest
+	(*StatusResponse)(nil),  // 13: orb8.v1.StatusResponse
+	(*FlowRecord)(nil),      // 14: orb8.v1.FlowRecord
+	(*Tap)(nil),             // 15: orb8.v1.Tap
+	(*Traffic)(nil),         // 16: orb8.v1.Traffic
+	(*Health)(nil),          // 17: orb8.v1.Health
+	(*End)(nil),             // 18: orb8.v1.End
+	(*Workload)(nil),        // 19: orb8.v1.Workload
+	(*PodRecord)(nil),       // 20: orb8.v1.PodRecord
+	(*PodContainer)(nil),    // 21: orb8.v1.PodContainer
+	(*Counter)(nil),         // 22: orb8.v1.Counter
+	(*Loss)(nil),            // 23: orb8.v1.Loss
+	(*NodeState)(nil),       // 24: orb8.v1.NodeState
+	(*Summary)(nil),         // 25: orb8.v1.Summary
+	(*PodsSummary)(nil),     // 26: orb8.v1.PodsSummary
+	(*Gap)(nil),             // 27: orb8.v1.Gap
+	(*NodeStatus)(nil),      // 28: orb8.v1.NodeStatus
+	(*NamespaceStatus)(nil), // 29: orb8.v1.NamespaceStatus
+	(*InterfaceStatus)(nil), // 30: orb8.v1.InterfaceStatus
+	(*Audit)(nil),           // 31: orb8.v1.Audit
+	(*Cost)(nil),            // 32: orb8.v1.Cost
+	nil,                     // 33: orb8.v1.End.LabelsEntry
+	nil,                     // 34: orb8.v1.PodRecord.LabelsEntry
 }
 var file_orb8_v1_observer_proto_depIdxs = []int32{
-	3,  // 0: orb8.v1.FlowsRequest.include:type_name -> orb8.v1.Filter
-	3,  // 1: orb8.v1.FlowsRequest.exclude:type_name -> orb8.v1.Filter
-	0,  // 2: orb8.v1.FlowsRequest.sort:type_name -> orb8.v1.Sort
-	11, // 3: orb8.v1.FlowsResponse.flow:type_name -> orb8.v1.FlowRecord
-	19, // 4: orb8.v1.FlowsResponse.node:type_name -> orb8.v1.NodeState
-	18, // 5: orb8.v1.FlowsResponse.loss:type_name -> orb8.v1.Loss
-	20, // 6: orb8.v1.FlowsResponse.summary:type_name -> orb8.v1.Summary
-	3,  // 7: orb8.v1.EventsRequest.include:type_name -> orb8.v1.Filter
-	3,  // 8: orb8.v1.EventsRequest.exclude:type_name -> orb8.v1.Filter
-	1,  // 9: orb8.v1.EventsRequest.kinds:type_name -> orb8.v1.EventKind
-	8,  // 10: orb8.v1.EventsResponse.event:type_name -> orb8.v1.Event
-	19, // 11: orb8.v1.EventsResponse.node:type_name -> orb8.v1.NodeState
-	18, // 12: orb8.v1.EventsResponse.loss:type_name -> orb8.v1.Loss
-	1,  // 13: orb8.v1.Event.kind:type_name -> orb8.v1.EventKind
-	11, // 14: orb8.v1.Event.flow:type_name -> orb8.v1.FlowRecord
-	22, // 15: orb8.v1.StatusResponse.nodes:type_name -> orb8.v1.NodeStatus
-	12, // 16: orb8.v1.FlowRecord.tap:type_name -> orb8.v1.Tap
-	2,  // 17: orb8.v1.FlowRecord.opened_by:type_name -> orb8.v1.Opener
-	15, // 18: orb8.v1.FlowRecord.local:type_name -> orb8.v1.End
-	15, // 19: orb8.v1.FlowRecord.remote:type_name -> orb8.v1.End
-	13, // 20: orb8.v1.FlowRecord.total:type_name -> orb8.v1.Traffic
-	13, // 21: orb8.v1.FlowRecord.delta:type_name -> orb8.v1.Traffic
-	14, // 22: orb8.v1.FlowRecord.health:type_name -> orb8.v1.Health
-	15, // 23: orb8.v1.FlowRecord.translated_local:type_name -> orb8.v1.End
-	15, // 24: orb8.v1.FlowRecord.translated_remote:type_name -> orb8.v1.End
-	18, // 25: orb8.v1.FlowRecord.loss:type_name -> orb8.v1.Loss
-	16, // 26: orb8.v1.End.workload:type_name -> orb8.v1.Workload
-	27, // 27: orb8.v1.End.labels:type_name -> orb8.v1.End.LabelsEntry
-	13, // 28: orb8.v1.Summary.matched:type_name -> orb8.v1.Traffic
-	13, // 29: orb8.v1.Summary.remainder:type_name -> orb8.v1.Traffic
-	13, // 30: orb8.v1.Summary.overflow:type_name -> orb8.v1.Traffic
-	13, // 31: orb8.v1.Summary.unaccounted:type_name -> orb8.v1.Traffic
-	19, // 32: orb8.v1.Summary.nodes:type_name -> orb8.v1.NodeState
-	21, // 33: orb8.v1.Summary.gaps:type_name -> orb8.v1.Gap
-	18, // 34: orb8.v1.Summary.losses:type_name -> orb8.v1.Loss
-	24, // 35: orb8.v1.NodeStatus.interfaces:type_name -> orb8.v1.InterfaceStatus
-	18, // 36: orb8.v1.NodeStatus.losses:type_name -> orb8.v1.Loss
-	26, // 37: orb8.v1.NodeStatus.cost:type_name -> orb8.v1.Cost
-	23, // 38: orb8.v1.NodeStatus.namespaces:type_name -> orb8.v1.NamespaceStatus
-	12, // 39: orb8.v1.InterfaceStatus.tap:type_name -> orb8.v1.Tap
-	25, // 40: orb8.v1.InterfaceStatus.ingress:type_name -> orb8.v1.Audit
-	25, // 41: orb8.v1.InterfaceStatus.egress:type_name -> orb8.v1.Audit
-	17, // 42: orb8.v1.Audit.flows:type_name -> orb8.v1.Counter
-	17, // 43: orb8.v1.Audit.remainder:type_name -> orb8.v1.Counter
-	17, // 44: orb8.v1.Audit.overflow:type_name -> orb8.v1.Counter
-	17, // 45: orb8.v1.Audit.not_ip:type_name -> orb8.v1.Counter
-	17, // 46: orb8.v1.Audit.malformed:type_name -> orb8.v1.Counter
-	17, // 47: orb8.v1.Audit.counted:type_name -> orb8.v1.Counter
-	17, // 48: orb8.v1.Audit.segmentation:type_name -> orb8.v1.Counter
-	17, // 49: orb8.v1.Audit.interface:type_name -> orb8.v1.Counter
-	17, // 50: orb8.v1.Audit.forwarded:type_name -> orb8.v1.Counter
-	17, // 51: orb8.v1.Audit.carried:type_name -> orb8.v1.Counter
-	4,  // 52: orb8.v1.Observer.Flows:input_type -> orb8.v1.FlowsRequest
-	6,  // 53: orb8.v1.Observer.Events:input_type -> orb8.v1.EventsRequest
-	9,  // 54: orb8.v1.Observer.Status:input_type -> orb8.v1.StatusRequest
-	5,  // 55: orb8.v1.Observer.Flows:output_type -> orb8.v1.FlowsResponse
-	7,  // 56: orb8.v1.Observer.Events:output_type -> orb8.v1.EventsResponse
-	10, // 57: orb8.v1.Observer.Status:output_type -> orb8.v1.StatusResponse
-	55, // [55:58] is the sub-list for method output_type
-	52, // [52:55] is the sub-list for method input_type
-	52, // [52:52] is the sub-list for extension type_name
-	52, // [52:52] is the sub-list for extension extendee
-	0,  // [0:52] is the sub-list for field type_name
+	4,  // 0: orb8.v1.Filter.from:type_name -> orb8.v1.EndFilter
+	4,  // 1: orb8.v1.Filter.to:type_name -> orb8.v1.EndFilter
+	3,  // 2: orb8.v1.FlowsRequest.include:type_name -> orb8.v1.Filter
+	3,  // 3: orb8.v1.FlowsRequest.exclude:type_name -> orb8.v1.Filter
+	0,  // 4: orb8.v1.FlowsRequest.sort:type_name -> orb8.v1.Sort
+	14, // 5: orb8.v1.FlowsResponse.flow:type_name -> orb8.v1.FlowRecord
+	24, // 6: orb8.v1.FlowsResponse.node:type_name -> orb8.v1.NodeState
+	23, // 7: orb8.v1.FlowsResponse.loss:type_name -> orb8.v1.Loss
+	25, // 8: orb8.v1.FlowsResponse.summary:type_name -> orb8.v1.Summary
+	3,  // 9: orb8.v1.EventsRequest.include:type_name -> orb8.v1.Filter
+	3,  // 10: orb8.v1.EventsRequest.exclude:type_name -> orb8.v1.Filter
+	1,  // 11: orb8.v1.EventsRequest.kinds:type_name -> orb8.v1.EventKind
+	9,  // 12: orb8.v1.EventsResponse.event:type_name -> orb8.v1.Event
+	24, // 13: orb8.v1.EventsResponse.node:type_name -> orb8.v1.NodeState
+	23, // 14: orb8.v1.EventsResponse.loss:type_name -> orb8.v1.Loss
+	1,  // 15: orb8.v1.Event.kind:type_name -> orb8.v1.EventKind
+	14, // 16: orb8.v1.Event.flow:type_name -> orb8.v1.FlowRecord
+	4,  // 17: orb8.v1.PodsRequest.include:type_name -> orb8.v1.EndFilter
+	4,  // 18: orb8.v1.PodsRequest.exclude:type_name -> orb8.v1.EndFilter
+	20, // 19: orb8.v1.PodsResponse.pod:type_name -> orb8.v1.PodRecord
+	24, // 20: orb8.v1.PodsResponse.node:type_name -> orb8.v1.NodeState
+	23, // 21: orb8.v1.PodsResponse.loss:type_name -> orb8.v1.Loss
+	26, // 22: orb8.v1.PodsResponse.summary:type_name -> orb8.v1.PodsSummary
+	28, // 23: orb8.v1.StatusResponse.nodes:type_name -> orb8.v1.NodeStatus
+	15, // 24: orb8.v1.FlowRecord.tap:type_name -> orb8.v1.Tap
+	2,  // 25: orb8.v1.FlowRecord.opened_by:type_name -> orb8.v1.Opener
+	18, // 26: orb8.v1.FlowRecord.local:type_name -> orb8.v1.End
+	18, // 27: orb8.v1.FlowRecord.remote:type_name -> orb8.v1.End
+	16, // 28: orb8.v1.FlowRecord.total:type_name -> orb8.v1.Traffic
+	16, // 29: orb8.v1.FlowRecord.delta:type_name -> orb8.v1.Traffic
+	17, // 30: orb8.v1.FlowRecord.health:type_name -> orb8.v1.Health
+	18, // 31: orb8.v1.FlowRecord.translated_local:type_name -> orb8.v1.End
+	18, // 32: orb8.v1.FlowRecord.translated_remote:type_name -> orb8.v1.End
+	23, // 33: orb8.v1.FlowRecord.loss:type_name -> orb8.v1.Loss
+	19, // 34: orb8.v1.End.workload:type_name -> orb8.v1.Workload
+	33, // 35: orb8.v1.End.labels:type_name -> orb8.v1.End.LabelsEntry
+	19, // 36: orb8.v1.PodRecord.workload:type_name -> orb8.v1.Workload
+	34, // 37: orb8.v1.PodRecord.labels:type_name -> orb8.v1.PodRecord.LabelsEntry
+	21, // 38: orb8.v1.PodRecord.containers:type_name -> orb8.v1.PodContainer
+	16, // 39: orb8.v1.Summary.matched:type_name -> orb8.v1.Traffic
+	16, // 40: orb8.v1.Summary.remainder:type_name -> orb8.v1.Traffic
+	16, // 41: orb8.v1.Summary.overflow:type_name -> orb8.v1.Traffic
+	16, // 42: orb8.v1.Summary.unaccounted:type_name -> orb8.v1.Traffic
+	24, // 43: orb8.v1.Summary.nodes:type_name -> orb8.v1.NodeState
+	27, // 44: orb8.v1.Summary.gaps:type_name -> orb8.v1.Gap
+	23, // 45: orb8.v1.Summary.losses:type_name -> orb8.v1.Loss
+	24, // 46: orb8.v1.PodsSummary.nodes:type_name -> orb8.v1.NodeState
+	23, // 47: orb8.v1.PodsSummary.losses:type_name -> orb8.v1.Loss
+	30, // 48: orb8.v1.NodeStatus.interfaces:type_name -> orb8.v1.InterfaceStatus
+	23, // 49: orb8.v1.NodeStatus.losses:type_name -> orb8.v1.Loss
+	32, // 50: orb8.v1.NodeStatus.cost:type_name -> orb8.v1.Cost
+	29, // 51: orb8.v1.NodeStatus.namespaces:type_name -> orb8.v1.NamespaceStatus
+	15, // 52: orb8.v1.InterfaceStatus.tap:type_name -> orb8.v1.Tap
+	31, // 53: orb8.v1.InterfaceStatus.ingress:type_name -> orb8.v1.Audit
+	31, // 54: orb8.v1.InterfaceStatus.egress:type_name -> orb8.v1.Audit
+	22, // 55: orb8.v1.Audit.flows:type_name -> orb8.v1.Counter
+	22, // 56: orb8.v1.Audit.remainder:type_name -> orb8.v1.Counter
+	22, // 57: orb8.v1.Audit.overflow:type_name -> orb8.v1.Counter
+	22, // 58: orb8.v1.Audit.not_ip:type_name -> orb8.v1.Counter
+	22, // 59: orb8.v1.Audit.malformed:type_name -> orb8.v1.Counter
+	22, // 60: orb8.v1.Audit.counted:type_name -> orb8.v1.Counter
+	22, // 61: orb8.v1.Audit.segmentation:type_name -> orb8.v1.Counter
+	22, // 62: orb8.v1.Audit.interface:type_name -> orb8.v1.Counter
+	22, // 63: orb8.v1.Audit.forwarded:type_name -> orb8.v1.Counter
+	22, // 64: orb8.v1.Audit.carried:type_name -> orb8.v1.Counter
+	5,  // 65: orb8.v1.Observer.Flows:input_type -> orb8.v1.FlowsRequest
+	7,  // 66: orb8.v1.Observer.Events:input_type -> orb8.v1.EventsRequest
+	12, // 67: orb8.v1.Observer.Status:input_type -> orb8.v1.StatusRequest
+	10, // 68: orb8.v1.Observer.Pods:input_type -> orb8.v1.PodsRequest
+	6,  // 69: orb8.v1.Observer.Flows:output_type -> orb8.v1.FlowsResponse
+	8,  // 70: orb8.v1.Observer.Events:output_type -> orb8.v1.EventsResponse
+	13, // 71: orb8.v1.Observer.Status:output_type -> orb8.v1.StatusResponse
+	11, // 72: orb8.v1.Observer.Pods:output_type -> orb8.v1.PodsResponse
+	69, // [69:73] is the sub-list for method output_type
+	65, // [65:69] is the sub-list for method input_type
+	65, // [65:65] is the sub-list for extension type_name
+	65, // [65:65] is the sub-list for extension extendee
+	0,  // [0:65] is the sub-list for field type_name
 }
 
 func init() { file_orb8_v1_observer_proto_init() }
@@ -2834,16 +3544,22 @@ func file_orb8_v1_observer_proto_init() {
 	if File_orb8_v1_observer_proto != nil {
 		return
 	}
-	file_orb8_v1_observer_proto_msgTypes[2].OneofWrappers = []any{
+	file_orb8_v1_observer_proto_msgTypes[3].OneofWrappers = []any{
 		(*FlowsResponse_Flow)(nil),
 		(*FlowsResponse_Node)(nil),
 		(*FlowsResponse_Loss)(nil),
 		(*FlowsResponse_Summary)(nil),
 	}
-	file_orb8_v1_observer_proto_msgTypes[4].OneofWrappers = []any{
+	file_orb8_v1_observer_proto_msgTypes[5].OneofWrappers = []any{
 		(*EventsResponse_Event)(nil),
 		(*EventsResponse_Node)(nil),
 		(*EventsResponse_Loss)(nil),
+	}
+	file_orb8_v1_observer_proto_msgTypes[8].OneofWrappers = []any{
+		(*PodsResponse_Pod)(nil),
+		(*PodsResponse_Node)(nil),
+		(*PodsResponse_Loss)(nil),
+		(*PodsResponse_Summary)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -2851,7 +3567,7 @@ func file_orb8_v1_observer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_orb8_v1_observer_proto_rawDesc), len(file_orb8_v1_observer_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   25,
+			NumMessages:   32,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

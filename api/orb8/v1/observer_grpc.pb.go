@@ -23,6 +23,7 @@ const (
 	Observer_Flows_FullMethodName  = "/orb8.v1.Observer/Flows"
 	Observer_Events_FullMethodName = "/orb8.v1.Observer/Events"
 	Observer_Status_FullMethodName = "/orb8.v1.Observer/Status"
+	Observer_Pods_FullMethodName   = "/orb8.v1.Observer/Pods"
 )
 
 // ObserverClient is the client API for Observer service.
@@ -40,6 +41,9 @@ type ObserverClient interface {
 	Events(ctx context.Context, in *EventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[EventsResponse], error)
 	// Status tells, for each node, what is attached, counted and lost.
 	Status(ctx context.Context, in *StatusRequest, opts ...grpc.CallOption) (*StatusResponse, error)
+	// Pods lists the pods of the node, by namespace and name, those included that
+	// are gone and whose traffic is still known. The last message is the summary.
+	Pods(ctx context.Context, in *PodsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[PodsResponse], error)
 }
 
 type observerClient struct {
@@ -98,6 +102,25 @@ func (c *observerClient) Status(ctx context.Context, in *StatusRequest, opts ...
 	return out, nil
 }
 
+func (c *observerClient) Pods(ctx context.Context, in *PodsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[PodsResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Observer_ServiceDesc.Streams[2], Observer_Pods_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[PodsRequest, PodsResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Observer_PodsClient = grpc.ServerStreamingClient[PodsResponse]
+
 // ObserverServer is the server API for Observer service.
 // All implementations must embed UnimplementedObserverServer
 // for forward compatibility.
@@ -113,6 +136,9 @@ type ObserverServer interface {
 	Events(*EventsRequest, grpc.ServerStreamingServer[EventsResponse]) error
 	// Status tells, for each node, what is attached, counted and lost.
 	Status(context.Context, *StatusRequest) (*StatusResponse, error)
+	// Pods lists the pods of the node, by namespace and name, those included that
+	// are gone and whose traffic is still known. The last message is the summary.
+	Pods(*PodsRequest, grpc.ServerStreamingServer[PodsResponse]) error
 	mustEmbedUnimplementedObserverServer()
 }
 
@@ -131,6 +157,9 @@ func (UnimplementedObserverServer) Events(*EventsRequest, grpc.ServerStreamingSe
 }
 func (UnimplementedObserverServer) Status(context.Context, *StatusRequest) (*StatusResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Status not implemented")
+}
+func (UnimplementedObserverServer) Pods(*PodsRequest, grpc.ServerStreamingServer[PodsResponse]) error {
+	return status.Error(codes.Unimplemented, "method Pods not implemented")
 }
 func (UnimplementedObserverServer) mustEmbedUnimplementedObserverServer() {}
 func (UnimplementedObserverServer) testEmbeddedByValue()                  {}
@@ -193,6 +222,17 @@ func _Observer_Status_Handler(srv interface{}, ctx context.Context, dec func(int
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Observer_Pods_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(PodsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(ObserverServer).Pods(m, &grpc.GenericServerStream[PodsRequest, PodsResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Observer_PodsServer = grpc.ServerStreamingServer[PodsResponse]
+
 // Observer_ServiceDesc is the grpc.ServiceDesc for Observer service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -214,6 +254,11 @@ var Observer_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Events",
 			Handler:       _Observer_Events_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Pods",
+			Handler:       _Observer_Pods_Handler,
 			ServerStreams: true,
 		},
 	},
