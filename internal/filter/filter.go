@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package filter holds what a user wants to see, as a value. It decides about
-// one flow at a time, allocates nothing while it does, and never fails: what
-// cannot be meant is refused where the filter is made. The store asks it.
+// one flow or one pod at a time, allocates nothing while it does, and never
+// fails: what cannot be meant is refused where the filter is made. The store
+// and the services ask it.
 package filter
 
 import (
@@ -22,15 +23,21 @@ type Fields struct {
 	Namespaces, Pods []string
 	// Name, or Kind/Name.
 	Workloads []string
+	Labels    []Label
+	// Name, or namespace/name.
+	Services  []string
 	Protocols []event.Protocol
 	// Src is the end that opened the connection, the local one where that is
-	// not known; Dst is the other.
+	// not known; Dst is the other. An address or port is that of the socket's
+	// tuple or of the one on the wire.
 	Ports, SrcPorts, DstPorts []uint16
 	IPs, SrcIPs, DstIPs       []netip.Prefix
 	// The opener: OpenerRemote is ingress, all else egress.
 	Directions []event.Opener
 	// The node that made the observation.
 	Nodes []string
+	// The same ends as Src and Dst.
+	From, To End
 }
 
 // Match tells whether f lets the flow through.
@@ -45,51 +52,77 @@ func (f *Filter) Match(fl *event.Flow) bool {
 	return !any
 }
 
-// ends of a flow as the fields see them.
-type ends struct {
-	srcIP, dstIP     event.IP
-	srcPort, dstPort uint16
-	hasPorts         bool
-}
-
-func endsOf(fl *event.Flow) ends {
-	l, r := fl.Conn.Ports()
-	e := ends{fl.Conn.Local, fl.Conn.Remote, l, r, l != 0 || r != 0}
-	if fl.OpenedBy == event.OpenerRemote {
-		e.srcIP, e.dstIP, e.srcPort, e.dstPort = e.dstIP, e.srcIP, e.dstPort, e.srcPort
-	}
-	return e
-}
-
 // each asks every field that is set, until ask says false.
 func (f *Fields) each(fl *event.Flow, ask func(bool) bool) {
+	src, dst := fl.Local, fl.Remote
+	if fl.OpenedBy == event.OpenerRemote {
+		src, dst = dst, src
+	}
 	_ = field(f.Protocols, ask, func(p event.Protocol) bool { return p == fl.Conn.Protocol }) &&
-		field(f.Namespaces, ask, func(n string) bool { return n == fl.Local.Namespace || n == fl.Remote.Namespace }) &&
-		field(f.Pods, ask, func(n string) bool { return n == fl.Local.Pod || n == fl.Remote.Pod }) &&
-		field(f.Workloads, ask, func(n string) bool { return named(n, fl.Local) || named(n, fl.Remote) }) &&
+		field(f.Namespaces, ask, func(n string) bool { return n == src.Namespace || n == dst.Namespace }) &&
+		field(f.Pods, ask, func(n string) bool { return n == src.Pod || n == dst.Pod }) &&
+		field(f.Workloads, ask, func(n string) bool { return worksFor(src, n) || worksFor(dst, n) }) &&
+		field(f.Labels, ask, func(l Label) bool { return l.of(src) || l.of(dst) }) &&
+		field(f.Services, ask, func(n string) bool { return serves(src, n) || serves(dst, n) }) &&
 		field(f.Nodes, ask, func(n string) bool { return n == fl.Local.Node }) &&
 		field(f.Directions, ask, func(d event.Opener) bool {
 			return (d == event.OpenerRemote) == (fl.OpenedBy == event.OpenerRemote)
 		}) &&
-		f.eachAddress(endsOf(fl), ask)
+		f.From.each(src, ask) &&
+		f.To.each(dst, ask) &&
+		f.eachAddress(fl, ask)
 }
 
-func (f *Fields) eachAddress(e ends, ask func(bool) bool) bool {
-	return field(f.Ports, ask, func(p uint16) bool { return e.hasPorts && (p == e.srcPort || p == e.dstPort) }) &&
-		field(f.SrcPorts, ask, func(p uint16) bool { return e.hasPorts && p == e.srcPort }) &&
-		field(f.DstPorts, ask, func(p uint16) bool { return e.hasPorts && p == e.dstPort }) &&
-		field(f.IPs, ask, func(p netip.Prefix) bool { return p.Contains(e.srcIP.Addr()) || p.Contains(e.dstIP.Addr()) }) &&
-		field(f.SrcIPs, ask, func(p netip.Prefix) bool { return p.Contains(e.srcIP.Addr()) }) &&
-		field(f.DstIPs, ask, func(p netip.Prefix) bool { return p.Contains(e.dstIP.Addr()) })
+func (f *Fields) eachAddress(fl *event.Flow, ask func(bool) bool) bool {
+	if len(f.Ports)+len(f.SrcPorts)+len(f.DstPorts)+len(f.IPs)+len(f.SrcIPs)+len(f.DstIPs) == 0 {
+		return true
+	}
+	e := addressesOf(fl)
+	return field(f.Ports, ask, func(p uint16) bool { return e.src.port(p) || e.dst.port(p) }) &&
+		field(f.SrcPorts, ask, func(p uint16) bool { return e.src.port(p) }) &&
+		field(f.DstPorts, ask, func(p uint16) bool { return e.dst.port(p) }) &&
+		field(f.IPs, ask, func(p netip.Prefix) bool { return e.src.in(p) || e.dst.in(p) }) &&
+		field(f.SrcIPs, ask, func(p netip.Prefix) bool { return e.src.in(p) }) &&
+		field(f.DstIPs, ask, func(p netip.Prefix) bool { return e.dst.in(p) })
+}
+
+// addresses of a flow as the fields see them.
+type addresses struct{ src, dst address }
+
+// address of one end: the socket's and the wire's, or one of them twice.
+type address struct {
+	ips   [2]netip.Addr
+	ports [2]uint16
+	// Else the numbers are no ports.
+	hasPorts bool
+}
+
+func (a *address) port(p uint16) bool { return a.hasPorts && (p == a.ports[0] || p == a.ports[1]) }
+
+func (a *address) in(p netip.Prefix) bool { return p.Contains(a.ips[0]) || p.Contains(a.ips[1]) }
+
+func addressesOf(fl *event.Flow) addresses {
+	l, r := fl.Conn.Ports()
+	e := addresses{newAddress(fl.Conn.Local, l), newAddress(fl.Conn.Remote, r)}
+	e.src.hasPorts = l != 0 || r != 0
+	e.dst.hasPorts = e.src.hasPorts
+	if t := fl.NAT; t != nil {
+		e.src.ips[1], e.src.ports[1] = t.Local.Addr(), t.LocalPort
+		e.dst.ips[1], e.dst.ports[1] = t.Remote.Addr(), t.RemotePort
+	}
+	if fl.OpenedBy == event.OpenerRemote {
+		e.src, e.dst = e.dst, e.src
+	}
+	return e
+}
+
+func newAddress(ip event.IP, port uint16) address {
+	a := ip.Addr()
+	return address{ips: [2]netip.Addr{a, a}, ports: [2]uint16{port, port}}
 }
 
 // field passes on whether one of the values holds; a field that is not set is
 // not asked about.
 func field[T any](values []T, ask func(bool) bool, holds func(T) bool) bool {
 	return len(values) == 0 || ask(slices.ContainsFunc(values, holds))
-}
-
-func named(want string, id *event.Identity) bool {
-	w := id.Workload
-	return w.Name != "" && (want == w.Name || want == w.Kind+"/"+w.Name)
 }

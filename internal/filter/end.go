@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package filter
+
+import (
+	"strings"
+
+	"github.com/orb8/orb8/internal/event"
+)
+
+// End is about one end of a connection, or about a pod.
+type End struct {
+	Namespaces, Pods []string
+	// Name, or Kind/Name.
+	Workloads []string
+	Labels    []Label
+	// Name, or namespace/name.
+	Services []string
+	// The node that the end is on.
+	Nodes []string
+}
+
+// Pods lets a pod through as a Filter does a flow.
+type Pods struct{ Include, Exclude End }
+
+// Match tells whether f lets the pod through.
+func (f *Pods) Match(pod *event.Identity) bool {
+	every := true
+	f.Include.each(pod, func(holds bool) bool { every = holds; return holds })
+	if !every {
+		return false
+	}
+	any := false
+	f.Exclude.each(pod, func(holds bool) bool { any = holds; return !holds })
+	return !any
+}
+
+// each asks every field that is set, until ask says false.
+func (e *End) each(id *event.Identity, ask func(bool) bool) bool {
+	return field(e.Namespaces, ask, func(n string) bool { return n == id.Namespace }) &&
+		field(e.Pods, ask, func(n string) bool { return n == id.Pod }) &&
+		field(e.Workloads, ask, func(n string) bool { return worksFor(id, n) }) &&
+		field(e.Labels, ask, func(l Label) bool { return l.of(id) }) &&
+		field(e.Services, ask, func(n string) bool { return serves(id, n) }) &&
+		field(e.Nodes, ask, func(n string) bool { return n == id.Node })
+}
+
+// Label is a wish about one label of a pod. What is no pod has no labels, and
+// no wish about them holds.
+type Label struct {
+	Key, Value string
+	// Wanted is how the pod's value is to be.
+	Wanted LabelValue
+}
+
+// LabelValue is how the value of a label is to be.
+type LabelValue uint8
+
+// LabelAny: the label is there. LabelOther: it is not there either.
+const (
+	LabelAny LabelValue = iota
+	LabelSame
+	LabelOther
+)
+
+func (l *Label) of(id *event.Identity) bool {
+	if id.Pod == "" {
+		return false
+	}
+	value, has := id.Labels[l.Key]
+	switch l.Wanted {
+	case LabelSame:
+		return has && value == l.Value
+	case LabelOther:
+		return !has || value != l.Value
+	}
+	return has
+}
+
+func worksFor(id *event.Identity, want string) bool {
+	return named(want, id.Workload.Kind, id.Workload.Name)
+}
+
+// serves: a Service is kept as namespace/name.
+func serves(id *event.Identity, want string) bool {
+	namespace, name, ok := strings.Cut(id.Service, "/")
+	return ok && named(want, namespace, name)
+}
+
+// named tells whether want is the name, or prefix/name, without making either.
+func named(want, prefix, name string) bool {
+	if name == "" {
+		return false
+	}
+	if want == name {
+		return true
+	}
+	n := len(prefix)
+	return len(want) == n+1+len(name) && want[n] == '/' && want[:n] == prefix && want[n+1:] == name
+}
