@@ -6,9 +6,10 @@ BIN     := bin
 SUDO    := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 GOFUMPT := $(GO) tool -modfile=tools/gofumpt/go.mod gofumpt
 STATICCHECK := $(GO) tool -modfile=tools/staticcheck/go.mod staticcheck
+KUSTOMIZE := $(GO) tool -modfile=tools/kustomize/go.mod kustomize
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test unit fuzz smoke-test kernel-test bench generate check-generated lint fmt verify-setup test-deps generate-deps clean
+.PHONY: help run build test unit fuzz smoke-test kernel-test bench image image-all manifests check-manifests generate check-generated lint fmt verify-setup test-deps generate-deps clean
 
 help: ## list these targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +39,24 @@ kernel-test: ## the tests that need a kernel on Debian's 6.1 and 6.12, in QEMU
 
 bench: ## measure the tap and the agent beside their baselines: one table (root)
 	$(SUDO) env "PATH=$$PATH" $(GO) run ./test/bench
+
+IMAGE   ?= registry.local/orb8-agent:dev
+VERSION ?=
+image: ## write dist/orb8-agent.tar, the image for this architecture: ctr, docker load (needs only Go)
+	$(GO) run -C tools/image . -ref $(IMAGE) -version "$(VERSION)"
+
+image-all: ## write dist/orb8-agent, an OCI layout for amd64 and arm64
+	$(GO) run -C tools/image . -ref $(IMAGE) -version "$(VERSION)" -arch amd64,arm64
+
+manifests: ## render deploy/overlays/default into deploy/daemonset.yaml
+	@{ echo "# SPDX-License-Identifier: Apache-2.0"; \
+	echo "# Made of deploy/overlays/default by make manifests. Do not edit."; \
+	$(KUSTOMIZE) build deploy/overlays/default; } >deploy/daemonset.yaml.part
+	@mv deploy/daemonset.yaml.part deploy/daemonset.yaml
+
+check-manifests: ## fail if a manifest is wrong, or deploy/daemonset.yaml is not what is made of its overlay
+	$(GO) test -count=1 ./deploy
+	$(GO) test -C tools/image .
 
 generate: generate-deps ## regenerate the kernel objects and the API
 	$(GO) generate ./...
