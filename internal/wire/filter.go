@@ -3,6 +3,7 @@
 package wire
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -34,9 +35,13 @@ func fields(f *pb.Filter) (filter.Fields, error) {
 		Namespaces: f.GetNamespaces(),
 		Pods:       f.GetPods(),
 		Workloads:  f.GetWorkloads(),
+		Services:   f.GetServices(),
 		Nodes:      f.GetNodes(),
 	}
 	var r reader
+	out.Labels = list(&r, "labels", f.GetLabels(), label)
+	out.From = r.end("from: ", f.GetFrom())
+	out.To = r.end("to: ", f.GetTo())
 	out.Protocols = list(&r, "protocols", f.GetProtocols(), protocol)
 	out.Ports = list(&r, "ports", f.GetPorts(), port)
 	out.SrcPorts = list(&r, "src_ports", f.GetSrcPorts(), port)
@@ -45,10 +50,23 @@ func fields(f *pb.Filter) (filter.Fields, error) {
 	out.SrcIPs = list(&r, "src_ips", f.GetSrcIps(), prefix)
 	out.DstIPs = list(&r, "dst_ips", f.GetDstIps(), prefix)
 	out.Directions = list(&r, "directions", f.GetDirections(), direction)
-	for _, names := range [][]string{out.Namespaces, out.Pods, out.Workloads, out.Nodes} {
+	for _, names := range [][]string{out.Namespaces, out.Pods, out.Workloads, out.Services, out.Nodes} {
 		r.bound("names", len(names))
 	}
 	return out, r.err
+}
+
+// Pods reads which pods a client wants to see.
+func Pods(include, exclude *pb.EndFilter) (filter.Pods, error) {
+	var r reader
+	out := filter.Pods{Include: r.end("include: ", include), Exclude: r.end("exclude: ", exclude)}
+	if len(out.Include.Services)+len(out.Exclude.Services) > 0 && r.err == nil {
+		r.err = errors.New("services: a pod does not tell its Services; ask for its labels")
+	}
+	if r.err != nil {
+		return filter.Pods{}, r.err
+	}
+	return out, nil
 }
 
 // reader keeps the first error.
@@ -58,6 +76,37 @@ func (r *reader) bound(field string, n int) {
 	if n > maxValues && r.err == nil {
 		r.err = fmt.Errorf("%s: %d values, the most is %d", field, n, maxValues)
 	}
+}
+
+// end reads what is about one end; name comes before the fields' in errors.
+func (r *reader) end(name string, f *pb.EndFilter) filter.End {
+	out := filter.End{
+		Namespaces: f.GetNamespaces(),
+		Pods:       f.GetPods(),
+		Workloads:  f.GetWorkloads(),
+		Services:   f.GetServices(),
+		Nodes:      f.GetNodes(),
+	}
+	out.Labels = list(r, name+"labels", f.GetLabels(), label)
+	for _, names := range [][]string{out.Namespaces, out.Pods, out.Workloads, out.Services, out.Nodes} {
+		r.bound(name+"names", len(names))
+	}
+	return out
+}
+
+// label reads KEY, KEY=VALUE (or ==) and KEY!=VALUE.
+func label(s string) (filter.Label, error) {
+	l := filter.Label{Key: s}
+	if key, value, ok := strings.Cut(s, "="); ok {
+		l = filter.Label{Key: key, Value: strings.TrimPrefix(value, "="), Wanted: filter.LabelSame}
+		if other, not := strings.CutSuffix(key, "!"); not {
+			l.Key, l.Wanted, l.Value = other, filter.LabelOther, value
+		}
+	}
+	if l.Key == "" || strings.ContainsAny(l.Key+l.Value, "=!<>(), \t\n") {
+		return filter.Label{}, fmt.Errorf("%q is not about a label (KEY, KEY=VALUE, KEY!=VALUE)", s)
+	}
+	return l, nil
 }
 
 // list reads one list-valued field.

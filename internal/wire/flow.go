@@ -26,17 +26,17 @@ type Place struct {
 
 // Flow gives the record of a connection.
 func (s *Source) Flow(f *event.Flow) *pb.FlowRecord {
-	local, remote := f.Conn.Ports()
+	socket, wire := tuples(f)
 	r := &pb.FlowRecord{
-		ConnectionId:  f.Conn.ID(),
+		ConnectionId:  wire.ID(),
 		Node:          Text(s.Node),
 		AgentInstance: s.Instance,
 		Epoch:         f.Epoch,
 		Tap:           s.tap(f.Conn.Iface()),
 		Protocol:      uint32(f.Conn.Protocol),
 		OpenedBy:      pb.Opener(f.OpenedBy),
-		Local:         end(f.Conn.Local, local, f.Local),
-		Remote:        end(f.Conn.Remote, remote, f.Remote),
+		Local:         end(socket.Local, f.Local),
+		Remote:        end(socket.Remote, f.Remote),
 		Total:         Traffic(f.Total),
 		FirstSeenNs:   f.First,
 		LastSeenNs:    f.Last,
@@ -44,8 +44,34 @@ func (s *Source) Flow(f *event.Flow) *pb.FlowRecord {
 		Health:        health(f),
 		Fragments:     f.Conn.Kind == event.ConnFragment,
 	}
+	r.Local.Port, r.Remote.Port = ports(socket)
 	r.Local.CgroupId, r.Local.SocketCookie = f.Cgroup, f.Cookie
+	if f.NAT != nil {
+		r.TranslatedLocal = &pb.End{Ip: wire.Local.Addr().String()}
+		r.TranslatedRemote = &pb.End{Ip: wire.Remote.Addr().String()}
+		r.TranslatedLocal.Port, r.TranslatedRemote.Port = ports(wire)
+	}
 	return r
+}
+
+// tuples gives a connection as its socket has it, and as it is on the wire.
+func tuples(f *event.Flow) (socket, wire *event.Conn) {
+	t := f.NAT
+	if t == nil {
+		return &f.Conn, &f.Conn
+	}
+	other := f.Conn
+	other.Local, other.LocalPort = t.Local, t.LocalPort
+	other.Remote, other.RemotePort = t.Remote, t.RemotePort
+	if t.OfSocket {
+		return &other, &f.Conn
+	}
+	return &f.Conn, &other
+}
+
+func ports(c *event.Conn) (local, remote uint32) {
+	l, r := c.Ports()
+	return uint32(l), uint32(r)
 }
 
 // Event gives what happened to a connection.
@@ -69,8 +95,8 @@ func Traffic(t event.Traffic) *pb.Traffic {
 	return &pb.Traffic{TxBytes: t.TxBytes, TxPackets: t.TxPackets, RxBytes: t.RxBytes, RxPackets: t.RxPackets}
 }
 
-func end(ip event.IP, port uint16, id *event.Identity) *pb.End {
-	e := &pb.End{Ip: ip.Addr().String(), Port: uint32(port)}
+func end(ip event.IP, id *event.Identity) *pb.End {
+	e := &pb.End{Ip: ip.Addr().String()}
 	if id == nil {
 		e.Class = string(event.ClassUnknown)
 		return e
@@ -79,10 +105,16 @@ func end(ip event.IP, port uint16, id *event.Identity) *pb.End {
 	e.Node, e.Zone, e.Labels = Text(id.Node), Text(id.Zone), labels(id.Labels)
 	e.Container, e.Unit, e.Process, e.Pid = Text(id.Container), Text(id.Unit), Text(id.Process), id.PID
 	e.Class, e.Service, e.Fqdn = Text(string(id.Class)), Text(id.Service), Text(id.FQDN)
-	if id.Workload.Name != "" {
-		e.Workload = &pb.Workload{Kind: Text(id.Workload.Kind), Name: Text(id.Workload.Name)}
-	}
+	e.Workload = workload(id.Workload)
 	return e
+}
+
+// workload is absent when it is not known.
+func workload(w event.Workload) *pb.Workload {
+	if w.Name == "" {
+		return nil
+	}
+	return &pb.Workload{Kind: Text(w.Kind), Name: Text(w.Name)}
 }
 
 // health is absent when nothing is known.

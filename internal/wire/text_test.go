@@ -52,8 +52,9 @@ func TestHostileTextsDoNotSpoilAnAnswer(t *testing.T) {
 		a    store.InterfaceAudit
 		ns   event.Namespace
 		loss event.Loss
+		pod  Pod
 	)
-	for _, v := range []any{&e, &a, &ns, &loss} {
+	for _, v := range []any{&e, &a, &ns, &loss, &pod} {
 		n := spoil(reflect.ValueOf(v).Elem())
 		if n < 2 {
 			t.Fatalf("%T has %d texts", v, n)
@@ -65,6 +66,7 @@ func TestHostileTextsDoNotSpoilAnAnswer(t *testing.T) {
 
 	messages := map[string]proto.Message{
 		"flow": s.Flow(&e.Flow), "event": s.Event(&e), "interface": Interface(&a), "namespace": Namespace(&ns),
+		"pod":             s.Pod(&pod),
 		"losses":          &pb.Summary{Losses: Losses([]event.Loss{loss})},
 		"notes":           &pb.NodeStatus{Notes: Texts([]string{"fine", hostile})},
 		"original flows":  &pb.QueryFlowsResponse{Flows: OrbitFlows(&e.Flow)},

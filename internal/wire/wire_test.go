@@ -3,11 +3,69 @@
 package wire
 
 import (
+	"net/netip"
 	"testing"
 
 	pb "github.com/orb8/orb8/api/orb8/v1"
+	"github.com/orb8/orb8/internal/cluster"
 	"github.com/orb8/orb8/internal/event"
+	"github.com/orb8/orb8/internal/filter"
 )
+
+func ip(s string) event.IP { return event.IPFrom(netip.MustParseAddr(s)) }
+
+// TestBothEndsOfAServiceAgree on the connection, and each shows its socket's
+// tuple, wherever the translation was seen from.
+func TestBothEndsOfAServiceAgree(t *testing.T) {
+	s := Source{}
+	client, backend, service := ip("10.1.0.5"), ip("10.1.1.7"), ip("10.96.0.10")
+	asked := event.Conn{Local: client, Remote: service, LocalPort: 40000, RemotePort: 80, Protocol: event.TCP}
+	sent := event.Conn{Local: client, Remote: backend, LocalPort: 40000, RemotePort: 8080, Protocol: event.TCP}
+	inPod := s.Flow(&event.Flow{Conn: asked, NAT: &event.Translation{Local: client, LocalPort: 40000, Remote: backend, RemotePort: 8080}})
+	inHost := s.Flow(&event.Flow{Conn: sent, NAT: &event.Translation{Local: client, LocalPort: 40000, Remote: service, RemotePort: 80, OfSocket: true}})
+	for name, r := range map[string]*pb.FlowRecord{"in the pod": inPod, "in the host": inHost} {
+		if r.Remote.Ip != "10.96.0.10" || r.Remote.Port != 80 || r.TranslatedRemote.GetIp() != "10.1.1.7" || r.TranslatedRemote.GetPort() != 8080 ||
+			r.Local.Ip != "10.1.0.5" || r.TranslatedLocal.GetPort() != 40000 || r.TranslatedRemote.Class != "" {
+			t.Errorf("%s: %v", name, r)
+		}
+	}
+	server := s.Flow(&event.Flow{Conn: event.Conn{Local: backend, Remote: client, LocalPort: 8080, RemotePort: 40000, Protocol: event.TCP}})
+	if inPod.ConnectionId != server.ConnectionId || inHost.ConnectionId != server.ConnectionId || server.TranslatedLocal != nil {
+		t.Errorf("ids %x, %x and %x", inPod.ConnectionId, inHost.ConnectionId, server.ConnectionId)
+	}
+}
+
+func TestLabels(t *testing.T) {
+	for in, want := range map[string]filter.Label{
+		"app":            {Key: "app"},
+		"app=web":        {Key: "app", Value: "web", Wanted: filter.LabelSame},
+		"app==web":       {Key: "app", Value: "web", Wanted: filter.LabelSame},
+		"app=":           {Key: "app", Wanted: filter.LabelSame},
+		"k8s.io/app!=db": {Key: "k8s.io/app", Value: "db", Wanted: filter.LabelOther},
+		"app!=":          {Key: "app", Wanted: filter.LabelOther},
+	} {
+		if got, err := label(in); err != nil || got != want {
+			t.Errorf("%q is %+v, %v", in, got, err)
+		}
+	}
+	for _, bad := range []string{"", "=", "=web", "!=web", "!app", "a b", "app in (x)", "app=a=b", "app!==b", "app===b"} {
+		if got, err := label(bad); err == nil {
+			t.Errorf("%q is %+v", bad, got)
+		}
+	}
+}
+
+func TestPod(t *testing.T) {
+	s := Source{Node: "n1"}
+	r := s.Pod(&Pod{Pod: &cluster.Pod{
+		UID: "u", Namespace: "shop", Name: "web\xff", Node: "n1", IPs: []event.IP{ip("10.1.0.5"), ip("fd00::5")},
+		Containers: []cluster.Container{{Name: "main", ID: "0123"}}, Created: 1, Networked: 2, Deleting: 3,
+	}, Netns: 9, Deleted: 4, Flows: 5})
+	if r.SeenBy != "n1" || r.Name != "web\uFFFD" || len(r.Ips) != 2 || r.Ips[1] != "fd00::5" || r.Containers[0].Id != "0123" ||
+		r.Workload != nil || r.CreatedNs != 1 || r.StartedNs != 2 || r.DeletingNs != 3 || r.DeletedNs != 4 || r.Netns != 9 || r.Flows != 5 {
+		t.Errorf("record %v", r)
+	}
+}
 
 // TestRecordSaysWhatIsNotKnown by leaving it out.
 func TestRecordSaysWhatIsNotKnown(t *testing.T) {
