@@ -45,6 +45,9 @@ func (n *node) Flows(ctx context.Context, q store.Query) (snap observer.Snapshot
 	return snap, err
 }
 
+// Pods gives none: this agent does not know of a cluster yet.
+func (n *node) Pods(context.Context) (observer.Pods, error) { return observer.Pods{}, nil }
+
 // Follow starts to listen.
 func (n *node) Follow(ctx context.Context, w store.Wish) (fo *store.Follower, err error) {
 	visited := n.visit(ctx, false, func() {

@@ -29,6 +29,7 @@ type fakeNode struct {
 	asked store.Query
 	// When a follower has come and gone.
 	followed, left chan struct{}
+	pods           []wire.Pod
 }
 
 func newFakeNode() *fakeNode {
@@ -60,7 +61,11 @@ func (n *fakeNode) Flows(_ context.Context, q store.Query) (Snapshot, error) {
 }
 
 func (n *fakeNode) Status(context.Context) (Status, error) {
-	return Status{Version: "v9", Healthy: false, HealthMessage: "m", Uptime: 90 * time.Second, Table: n.flows.Stats(), Losses: []event.Loss{{Stage: "a", Count: 2}, {Stage: "b", Count: 3}}}, nil
+	return Status{Version: "v9", Healthy: false, HealthMessage: "m", Uptime: 90 * time.Second, Table: n.flows.Stats(), Pods: len(n.pods), Losses: []event.Loss{{Stage: "a", Count: 2}, {Stage: "b", Count: 3}}}, nil
+}
+
+func (n *fakeNode) Pods(context.Context) (Pods, error) {
+	return Pods{Pods: n.pods, Losses: []event.Loss{{Stage: "a", Count: 2}}}, nil
 }
 
 func (n *fakeNode) Follow(_ context.Context, w store.Wish) (*store.Follower, error) {

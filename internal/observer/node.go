@@ -25,6 +25,9 @@ type Node interface {
 	Source() wire.Source
 	Flows(context.Context, store.Query) (Snapshot, error)
 	Status(context.Context) (Status, error)
+	// Pods gives the pods of this node, and those that are gone and whose traffic
+	// is still known, in any order. What they point to does not change.
+	Pods(context.Context) (Pods, error)
 	// Follow starts to listen; Leave ends it.
 	Follow(context.Context, store.Wish) (*store.Follower, error)
 	Leave(*store.Follower)
@@ -39,6 +42,12 @@ type Snapshot struct {
 	Losses     []event.Loss
 }
 
+// Pods is what a node knows of its pods.
+type Pods struct {
+	Pods   []wire.Pod
+	Losses []event.Loss
+}
+
 // Status is how a node does.
 type Status struct {
 	Version       string
@@ -50,6 +59,7 @@ type Status struct {
 	Namespaces    []event.Namespace
 	Losses        []event.Loss
 	Notes         []string
+	Pods          int
 	CPUSeconds    float64
 	ResidentBytes uint64
 	KernelBytes   uint64

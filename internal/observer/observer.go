@@ -170,6 +170,7 @@ func (o *Observer) Status(ctx context.Context, _ *pb.StatusRequest) (*pb.StatusR
 		Epoch:           st.Table.Epoch,
 		EventsProcessed: st.Table.Applied,
 		EventsDropped:   st.Dropped(),
+		PodsTracked:     uint32(st.Pods),
 		ActiveFlows:     uint32(st.Table.Flows),
 		MaxFlows:        uint32(st.Table.MaxFlows),
 		Losses:          wire.Losses(st.Losses),

@@ -76,6 +76,8 @@ func TestQuestionsThatMeanNothing(t *testing.T) {
 		"direction": {Include: &pb.Filter{Directions: []string{"up"}}},
 		"too many":  {Include: &pb.Filter{Pods: make([]string, 1001)}},
 		"sort":      {Sort: 99},
+		"label":     {Include: &pb.Filter{Labels: []string{"a in (b)"}}},
+		"end":       {Exclude: &pb.Filter{To: &pb.EndFilter{Labels: []string{"=b"}}}},
 	} {
 		if _, _, err := query(t, c, req); status.Code(err) != codes.InvalidArgument {
 			t.Errorf("%s: %v", name, err)

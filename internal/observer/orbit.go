@@ -91,6 +91,7 @@ func (o *Orbit) GetStatus(ctx context.Context, _ *pb.GetStatusRequest) (*pb.Agen
 		HealthMessage:   wire.Text(st.HealthMessage),
 		EventsProcessed: st.Table.Applied,
 		EventsDropped:   st.Dropped(),
+		PodsTracked:     uint32(st.Pods),
 		ActiveFlows:     uint32(st.Table.Flows),
 		UptimeSeconds:   int64(st.Uptime.Seconds()),
 	}, nil
