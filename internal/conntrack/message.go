@@ -15,7 +15,7 @@ import (
 // What nfnetlink_conntrack.h calls these.
 const (
 	sizeofNfgenmsg = 4
-	newEntry       = unix.NFNL_SUBSYS_CTNETLINK<<8 | 0 // IPCTNL_MSG_CT_NEW
+	newEntry       = unix.NFNL_SUBSYS_CTNETLINK << 8   // IPCTNL_MSG_CT_NEW
 	getEntry       = unix.NFNL_SUBSYS_CTNETLINK<<8 | 1 // IPCTNL_MSG_CT_GET
 
 	ctaTupleOrig, ctaTupleReply = 1, 2
