@@ -57,7 +57,7 @@ func (n *namespaces) open(tap *flow.Tap, cgroup func(id uint64, path string)) {
 	n.tap = tap
 	p, err := process.Open(process.Config{
 		Log:       n.log,
-		NewNetns:  func(_, pid uint32) { n.watcher.Hint(pid) },
+		NewNetns:  func(e process.Exec) { n.watcher.Hint(e.PID) },
 		NewCgroup: cgroup,
 	})
 	if err != nil {

@@ -149,9 +149,13 @@ func New(cfg Config) *Watcher {
 	}
 }
 
-// Hint tells that a process was seen whose namespace may be unknown. It never
-// blocks; one too many is counted, and the sweep finds it.
+// Hint tells that a process was seen whose namespace may be unknown; 0 is one
+// that this process table does not show. It never blocks; one too many is
+// counted, and the sweep finds it.
 func (w *Watcher) Hint(pid uint32) {
+	if pid == 0 {
+		return
+	}
 	select {
 	case w.hints <- pid:
 	default:

@@ -12,7 +12,7 @@ const (
 
 // Sizes and offsets of the kernel's structs.
 const (
-	execSize   = 16
+	execSize   = 24
 	cgroupSize = 16 + pathBytes + 8
 	pathBytes  = 512
 	pathAt     = 16
@@ -23,7 +23,7 @@ const (
 type event struct {
 	kind       uint32
 	netns, pid uint32
-	cgroup     uint64
+	cgroup     uint64 // of the process, or the new one
 	path       []byte
 	cut        bool
 }
@@ -38,7 +38,7 @@ func decode(b []byte) (event, bool) {
 	e := event{kind: order.Uint32(b)}
 	switch e.kind {
 	case execEvent:
-		e.netns, e.pid = order.Uint32(b[4:]), order.Uint32(b[8:])
+		e.netns, e.pid, e.cgroup = order.Uint32(b[4:]), order.Uint32(b[8:]), order.Uint64(b[16:])
 		return e, true
 	case cgroupEvent:
 		length := int(order.Uint16(b[4:]))

@@ -13,7 +13,8 @@ func execSample(netns, pid uint32) []byte {
 	b := binary.NativeEndian.AppendUint32(nil, execEvent)
 	b = binary.NativeEndian.AppendUint32(b, netns)
 	b = binary.NativeEndian.AppendUint32(b, pid)
-	return append(b, 0, 0, 0, 0)
+	b = append(b, 0, 0, 0, 0)
+	return binary.NativeEndian.AppendUint64(b, 1<<40)
 }
 
 func cgroupSample(id uint64, path string, length, cut uint16) []byte {
@@ -25,7 +26,7 @@ func cgroupSample(id uint64, path string, length, cut uint16) []byte {
 }
 
 func TestDecode(t *testing.T) {
-	if e, ok := decode(execSample(4026531840, 77)); !ok || e.kind != execEvent || e.netns != 4026531840 || e.pid != 77 {
+	if e, ok := decode(execSample(4026531840, 77)); !ok || e.kind != execEvent || e.netns != 4026531840 || e.pid != 77 || e.cgroup != 1<<40 {
 		t.Errorf("%+v %v", e, ok)
 	}
 	if e, ok := decode(cgroupSample(1<<40, "/a/b", 4, 0)); !ok || e.cgroup != 1<<40 || e.name() != "/a/b" {

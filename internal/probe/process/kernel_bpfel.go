@@ -21,6 +21,9 @@ const (
 	kernelMapProcessRing    = "process_ring"
 	kernelProgProcessCgroup = "process_cgroup"
 	kernelProgProcessExec   = "process_exec"
+	kernelVarNodeGroup      = "node_group"
+	kernelVarNodeLevel      = "node_level"
+	kernelVarPidNamespace   = "pid_namespace"
 )
 
 // loadKernel returns the embedded CollectionSpec for kernel.
@@ -82,6 +85,9 @@ type kernelMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type kernelVariableSpecs struct {
+	NodeGroup    *ebpf.VariableSpec `ebpf:"node_group"`
+	NodeLevel    *ebpf.VariableSpec `ebpf:"node_level"`
+	PidNamespace *ebpf.VariableSpec `ebpf:"pid_namespace"`
 }
 
 // kernelObjects contains all objects after they have been loaded into the kernel.
@@ -121,6 +127,9 @@ func (m *kernelMaps) Close() error {
 //
 // It can be passed to loadKernelObjects or ebpf.CollectionSpec.LoadAndAssign.
 type kernelVariables struct {
+	NodeGroup    *ebpf.Variable `ebpf:"node_group"`
+	NodeLevel    *ebpf.Variable `ebpf:"node_level"`
+	PidNamespace *ebpf.Variable `ebpf:"pid_namespace"`
 }
 
 // kernelPrograms contains all programs after they have been loaded into the kernel.

@@ -46,7 +46,7 @@ func runTogether(t *testing.T) *together {
 		},
 	})
 	var err error
-	b.probe, err = Open(Config{NewNetns: func(_, pid uint32) { b.watcher.Hint(pid) }})
+	b.probe, err = Open(Config{NewNetns: func(e Exec) { b.watcher.Hint(e.PID) }})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,9 +6,13 @@
  * space does not know, and a cgroup as it is made. Both come before the new
  * container's own program runs. Nothing is held up, changed or counted here.
  */
+#include <stdbool.h>
+
 #include <linux/bpf.h>
 
 #include <bpf/bpf_helpers.h>
+
+#include "../../../bpf/pid.h"
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
 
@@ -17,13 +21,17 @@ char LICENSE[] SEC("license") = "Dual MIT/GPL";
 #define NETNS_BOUND 65536
 #define CGROUP_DEFAULT 0 /* hierarchy of cgroup v2 */
 
+/* What the agent's /proc shows: the inode of its pid namespace. */
+const volatile __u32 pid_namespace = PID_FIRST;
+/* The group that all of this node is in, and how many it is below the root; 0
+ * is the root itself. Several nodes may share a kernel. */
+const volatile __u64 node_group;
+const volatile __u32 node_level;
+
 enum event_kind { EXEC_EVENT = 1, CGROUP_EVENT = 2 };
 
 /* The kernel's, as far as it is read. */
 #define KERNEL __attribute__((preserve_access_index))
-struct ns_common {
-	unsigned int inum;
-} KERNEL;
 struct net {
 	struct ns_common ns;
 } KERNEL;
@@ -32,6 +40,7 @@ struct nsproxy {
 } KERNEL;
 struct task_struct {
 	int tgid;
+	struct pid *thread_pid;
 	struct nsproxy *nsproxy;
 } KERNEL;
 struct kernfs_node {
@@ -48,10 +57,11 @@ struct cgroup {
 struct exec_event {
 	__u32 kind;
 	__u32 netns; /* inode */
-	__u32 pid; /* of the process, as the machine's first PID namespace counts */
+	__u32 pid; /* 0: none in the agent's pid namespace */
 	__u32 zero;
+	__u64 cgroup; /* of the default hierarchy */
 };
-_Static_assert(sizeof(struct exec_event) == 16, "the Go side reads these bytes");
+_Static_assert(sizeof(struct exec_event) == 24, "the Go side reads these bytes");
 
 struct cgroup_event {
 	__u32 kind;
@@ -97,6 +107,12 @@ static __always_inline void lost(void)
 		__sync_fetch_and_add(n, 1);
 }
 
+/* The level is a constant, so the verifier drops this where one node has all. */
+static __always_inline bool is_elsewhere(void)
+{
+	return node_level && bpf_get_current_ancestor_cgroup_id(node_level) != node_group;
+}
+
 /* args: the task, which is the current one; its old PID; the binary. */
 SEC("tp_btf/sched_process_exec")
 int process_exec(__u64 *ctx)
@@ -105,7 +121,7 @@ int process_exec(__u64 *ctx)
 	__u32 netns = task->nsproxy->net_ns->ns.inum;
 	struct exec_event *e;
 
-	if (bpf_map_lookup_elem(&process_netns, &netns))
+	if (bpf_map_lookup_elem(&process_netns, &netns) || is_elsewhere())
 		return 0;
 	e = bpf_ringbuf_reserve(&process_ring, sizeof(*e), 0);
 	if (!e) {
@@ -114,8 +130,9 @@ int process_exec(__u64 *ctx)
 	}
 	e->kind = EXEC_EVENT;
 	e->netns = netns;
-	e->pid = task->tgid;
+	e->pid = pid_number(task->thread_pid, task->tgid, pid_namespace);
 	e->zero = 0;
+	e->cgroup = bpf_get_current_cgroup_id();
 	bpf_ringbuf_submit(e, 0);
 	return 0;
 }
@@ -129,7 +146,8 @@ int process_cgroup(__u64 *ctx)
 	struct cgroup_event *e;
 	long n;
 
-	if (cgrp->root->hierarchy_id != CGROUP_DEFAULT)
+	/* Whoever makes groups for a node's containers is of that node, too. */
+	if (cgrp->root->hierarchy_id != CGROUP_DEFAULT || is_elsewhere())
 		return 0;
 	e = bpf_ringbuf_reserve(&process_ring, sizeof(*e), 0);
 	if (!e) {

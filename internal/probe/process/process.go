@@ -26,15 +26,32 @@ import (
 // may be nil.
 type Config struct {
 	Log *slog.Logger
-	// NewNetns: the process execs in a network namespace that Know was not told
-	// of. Inode names the namespace; pid is the process as the machine's first
-	// PID namespace counts. Until Know is called, each exec in it is told.
-	NewNetns func(inode, pid uint32)
+	// NewNetns: a process execs in a network namespace that Know was not told
+	// of. Until Know is called, each exec in it is told.
+	NewNetns func(Exec)
 	// NewCgroup: a cgroup of the default hierarchy (v2) is being made, and
 	// nothing is in it yet. Id is the inode of its directory, path is from the
 	// hierarchy's root and begins with a slash; one of more than 512 bytes is
 	// cut there and ends with Cut.
 	NewCgroup func(id uint64, path string)
+	// Only what processes of this group do is told, and its descendants'; the
+	// zero value is all. Where several nodes share a kernel, it is the node's.
+	Node Group
+}
+
+// Exec is a process that execs.
+type Exec struct {
+	Netns uint32 // inode of its network namespace
+	// As the agent's pid namespace counts; 0: it is not in it.
+	PID    uint32
+	Cgroup uint64 // of the default hierarchy
+}
+
+// Group is a cgroup of the default hierarchy: its id, and how many groups are
+// above it.
+type Group struct {
+	ID    uint64
+	Level uint32
 }
 
 // Cut ends a path that was too long.
@@ -84,6 +101,9 @@ func open(cfg Config, spec *ebpf.CollectionSpec) (*Probe, error) {
 }
 
 func (p *Probe) load(spec *ebpf.CollectionSpec) error {
+	if err := p.set(spec); err != nil {
+		return err
+	}
 	// Needed before 5.11 only; where it is refused the load below says so.
 	_ = rlimit.RemoveMemlock()
 	var err error
@@ -112,6 +132,22 @@ func (p *Probe) load(spec *ebpf.CollectionSpec) error {
 	}
 	for _, problem := range p.problems {
 		p.cfg.Log.Warn("Not attached: process probe", "problem", problem)
+	}
+	return nil
+}
+
+// set tells the programs whose process table this is, and which node.
+func (p *Probe) set(spec *ebpf.CollectionSpec) error {
+	var st unix.Stat_t
+	if err := unix.Stat("/proc/self/ns/pid", &st); err != nil {
+		return fmt.Errorf("own pid namespace: %w (mount /proc)", err)
+	}
+	for name, value := range map[string]any{
+		kernelVarPidNamespace: uint32(st.Ino), kernelVarNodeGroup: p.cfg.Node.ID, kernelVarNodeLevel: p.cfg.Node.Level,
+	} {
+		if err := spec.Variables[name].Set(value); err != nil {
+			return fmt.Errorf("set %s: %w", name, err)
+		}
 	}
 	return nil
 }
@@ -244,7 +280,7 @@ func (p *Probe) dispatch(sample []byte) {
 	switch {
 	case !ok: // of no kind that this version knows
 	case e.kind == execEvent && p.cfg.NewNetns != nil:
-		p.cfg.NewNetns(e.netns, e.pid)
+		p.cfg.NewNetns(Exec{Netns: e.netns, PID: e.pid, Cgroup: e.cgroup})
 	case e.kind == cgroupEvent && p.cfg.NewCgroup != nil:
 		p.cfg.NewCgroup(e.cgroup, e.name())
 	}

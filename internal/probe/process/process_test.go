@@ -26,6 +26,7 @@ import (
 type heard struct {
 	mu      sync.Mutex
 	execs   map[uint32][]uint32  // PIDs by namespace
+	groups  map[uint32][]uint64  // of those
 	when    map[uint32]time.Time // the first of each namespace
 	cgroups map[uint64]string
 }
@@ -33,17 +34,25 @@ type heard struct {
 // listen opens a probe; start reads it until the test ends.
 func listen(t *testing.T) (p *Probe, h *heard, start func()) {
 	t.Helper()
+	return listenTo(t, Group{})
+}
+
+// listenTo hears one node only.
+func listenTo(t *testing.T, node Group) (p *Probe, h *heard, start func()) {
+	t.Helper()
 	bpftest.RequireKernel(t, bpftest.BPF)
-	h = &heard{execs: map[uint32][]uint32{}, when: map[uint32]time.Time{}, cgroups: map[uint64]string{}}
+	h = &heard{execs: map[uint32][]uint32{}, groups: map[uint32][]uint64{}, when: map[uint32]time.Time{}, cgroups: map[uint64]string{}}
 	p, err := Open(Config{
-		NewNetns: func(inode, pid uint32) {
+		Node: node,
+		NewNetns: func(e Exec) {
 			now := time.Now()
 			h.mu.Lock()
 			defer h.mu.Unlock()
-			if len(h.execs[inode]) == 0 {
-				h.when[inode] = now
+			if len(h.execs[e.Netns]) == 0 {
+				h.when[e.Netns] = now
 			}
-			h.execs[inode] = append(h.execs[inode], pid)
+			h.execs[e.Netns] = append(h.execs[e.Netns], e.PID)
+			h.groups[e.Netns] = append(h.groups[e.Netns], e.Cgroup)
 		},
 		NewCgroup: func(id uint64, path string) {
 			h.mu.Lock()

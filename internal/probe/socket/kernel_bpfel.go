@@ -53,6 +53,7 @@ const (
 	kernelProgSocketHeld         = "socket_held"
 	kernelProgSocketKernelTcp    = "socket_kernel_tcp"
 	kernelProgSocketKernelUdp    = "socket_kernel_udp"
+	kernelVarPidNamespace        = "pid_namespace"
 	kernelVarSocketRecordType    = "socket_record_type"
 )
 
@@ -116,6 +117,7 @@ type kernelMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type kernelVariableSpecs struct {
+	PidNamespace     *ebpf.VariableSpec `ebpf:"pid_namespace"`
 	SocketRecordType *ebpf.VariableSpec `ebpf:"socket_record_type"`
 }
 
@@ -152,6 +154,7 @@ func (m *kernelMaps) Close() error {
 //
 // It can be passed to loadKernelObjects or ebpf.CollectionSpec.LoadAndAssign.
 type kernelVariables struct {
+	PidNamespace     *ebpf.Variable `ebpf:"pid_namespace"`
 	SocketRecordType *ebpf.Variable `ebpf:"socket_record_type"`
 }
 

@@ -15,6 +15,8 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
+#include "../../../bpf/pid.h"
+
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
 
 #define ALLOW 1
@@ -25,12 +27,11 @@ char LICENSE[] SEC("license") = "Dual MIT/GPL";
 #define TCP_TIME_WAIT 6
 #define TCP_NEW_SYN_RECV 12
 
+/* What the agent's /proc shows: the inode of its pid namespace. */
+const volatile __u32 pid_namespace = PID_FIRST;
+
 /* What is read of the kernel's own structures. */
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
-
-struct ns_common {
-	unsigned int inum;
-};
 
 struct net {
 	struct ns_common ns;
@@ -50,6 +51,7 @@ struct css_set {
 
 struct task_struct {
 	int tgid;
+	struct pid *thread_pid;
 	struct task_struct *group_leader;
 	__u64 start_time;
 	char comm[COMM];
@@ -149,7 +151,7 @@ struct socket_record {
 	__u8 family;
 	__u8 v6only;
 	__u8 kernel; /* no process: made by the kernel for itself */
-	__u32 tgid;
+	__u32 tgid; /* in the agent's pid namespace */
 	__u32 zero;
 	__u64 cgroup; /* of the process, not of the socket */
 	__u64 start_ns; /* of the process, since boot */
@@ -162,7 +164,7 @@ const struct socket_record *socket_record_type __attribute__((unused));
 
 /* Who made a socket. */
 struct socket_note {
-	__u32 tgid;
+	__u32 tgid; /* 0: none in the agent's pid namespace */
 	__u32 zero;
 	__u64 start_ns;
 	char comm[COMM];
@@ -224,7 +226,7 @@ int socket_held(struct bpf_iter__task_file *ctx)
 		return 0;
 	r.inode = file->f_inode->i_ino;
 	leader = task->group_leader;
-	r.tgid = task->tgid;
+	r.tgid = pid_number(BPF_CORE_READ(leader, thread_pid), task->tgid, pid_namespace);
 	r.start_ns = BPF_CORE_READ(leader, start_time);
 	BPF_CORE_READ_INTO(&r.comm, leader, comm);
 	r.cgroup = BPF_CORE_READ(task, cgroups, dfl_cgrp, kn, id);
@@ -280,7 +282,7 @@ int socket_created(struct bpf_sock *sk)
 	struct task_struct *leader = BPF_CORE_READ((struct task_struct *)bpf_get_current_task(), group_leader);
 	struct socket_note note = {};
 
-	note.tgid = BPF_CORE_READ(leader, tgid);
+	note.tgid = pid_number(BPF_CORE_READ(leader, thread_pid), BPF_CORE_READ(leader, tgid), pid_namespace);
 	note.start_ns = BPF_CORE_READ(leader, start_time);
 	BPF_CORE_READ_INTO(&note.comm, leader, comm);
 	bpf_map_update_elem(&socket_notes, &cookie, &note, BPF_ANY);
@@ -294,7 +296,8 @@ int socket_created_plain(struct bpf_sock *sk)
 	__u64 cookie = bpf_get_socket_cookie(sk);
 	struct socket_note note = {};
 
-	note.tgid = bpf_get_current_pid_tgid() >> 32;
+	if (pid_namespace == PID_FIRST)
+		note.tgid = bpf_get_current_pid_tgid() >> 32;
 	bpf_get_current_comm(&note.comm, sizeof(note.comm));
 	bpf_map_update_elem(&socket_notes, &cookie, &note, BPF_ANY);
 	return ALLOW;

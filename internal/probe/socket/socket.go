@@ -33,6 +33,9 @@ type Config struct {
 	// sockets are listed there. Of one that is gone it says os.ErrNotExist. nil:
 	// only the agent's own namespace.
 	Enter func(netns uint32, fn func() error) error
+	// The agent's pid namespace shows all that is to be seen, although it is not
+	// the machine's first: that of a node which shares its kernel with others.
+	AllProcesses bool
 	// Sockets that one listing keeps; 0 means 200,000.
 	Sockets int
 	Log     *slog.Logger
@@ -98,6 +101,10 @@ func Open(cfg Config) (*Probe, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open socket probe: %w", err)
 	}
+	pids, err := setPIDNamespace(spec)
+	if err != nil {
+		return nil, fmt.Errorf("open socket probe: %w", err)
+	}
 	p.openIterators(spec)
 	if cfg.Cgroup != "" {
 		p.openNotes(spec)
@@ -105,16 +112,26 @@ func Open(cfg Config) (*Probe, error) {
 	for _, text := range p.problems {
 		p.log.Warn("socket probe", "problem", text)
 	}
-	p.tellSight()
+	p.tellSight(pids)
 	return p, nil
+}
+
+// initialPIDNamespace is where all processes have numbers.
+const initialPIDNamespace = 0xeffffffc
+
+// setPIDNamespace makes the programs count processes as this one's /proc does.
+func setPIDNamespace(spec *ebpf.CollectionSpec) (inode uint64, err error) {
+	var st unix.Stat_t
+	if err := unix.Stat("/proc/self/ns/pid", &st); err != nil {
+		return 0, fmt.Errorf("own pid namespace: %w (mount /proc)", err)
+	}
+	return st.Ino, spec.Variables[kernelVarPidNamespace].Set(uint32(st.Ino))
 }
 
 // tellSight says where not all processes can be seen. That is how the agent was
 // started and no fault: nothing to warn of.
-func (p *Probe) tellSight() {
-	var st unix.Stat_t
-	const initialPIDNamespace = 0xeffffffc
-	if err := unix.Stat("/proc/self/ns/pid", &st); p.held == nil || err != nil || st.Ino == initialPIDNamespace {
+func (p *Probe) tellSight(pids uint64) {
+	if p.held == nil || pids == initialPIDNamespace || p.cfg.AllProcesses {
 		return
 	}
 	const limit = "only processes of the agent's own pid namespace have names (give it the host's: hostPID, --pid=host)"
@@ -155,7 +172,7 @@ func (p *Probe) load(spec *ebpf.CollectionSpec, name string) (*ebpf.Program, err
 	}
 	// It is there for the Go type only.
 	delete(one.Maps, ".bss")
-	one.Variables = nil
+	delete(one.Variables, kernelVarSocketRecordType)
 	replace := map[string]*ebpf.Map{}
 	if p.notes != nil {
 		replace[kernelMapSocketNotes] = p.notes
