@@ -43,6 +43,8 @@ type Change struct {
 	Service   *Service
 	Endpoints *Endpoints
 	Node      *Node
+	// It is gone, and Pod is what it was: it came and went before it was heard of.
+	Gone bool
 	// When it was told, Unix nanoseconds by this machine's clock.
 	At int64
 }
@@ -51,6 +53,9 @@ type Change struct {
 // cluster's clock, in whole seconds; 0 where they are not known.
 type Pod struct {
 	UID, Namespace, Name, Node string
+	// Of a static pod: the UID that its node knows it by, and names its groups
+	// after; UID is that of the API server's mirror of it.
+	StaticUID string
 	// It has its node's network namespace and addresses.
 	HostNetwork bool
 	IPs         []event.IP

@@ -26,8 +26,34 @@ func (i *Inbox) Put(changes ...Change) {
 		i.changes = make(map[inboxKey]Change, len(changes))
 	}
 	for _, c := range changes {
-		i.changes[inboxKey{c.Kind, c.Key}] = c
+		key := inboxKey{c.Kind, c.Key}
+		if before, ok := i.changes[key]; ok && c.Kind == KindPod {
+			c = c.after(&before)
+		}
+		i.changes[key] = c
 	}
+}
+
+// after is what there is to tell of a pod of which there was something to tell
+// already. That it is gone is the last word: another watch may be behind. What
+// it was is worth knowing all the same, since it may have been seen to talk.
+func (c Change) after(before *Change) Change {
+	wasGone, isGone := before.gone(), c.gone()
+	switch {
+	case isGone && c.Pod == nil:
+		c.Pod = before.Pod
+	case wasGone && !isGone && before.Pod != nil:
+		return *before
+	case wasGone && !isGone:
+		c.At = before.At
+	}
+	c.Gone = wasGone || isGone
+	return c
+}
+
+// gone tells that the object is there no more.
+func (c *Change) gone() bool {
+	return c.Gone || c.Pod == nil && c.Service == nil && c.Endpoints == nil && c.Node == nil
 }
 
 // Synced tells that all that there was at the start has been put: from now on,
