@@ -95,7 +95,7 @@ var (
 		"default":      {capabilities: whole},
 		"dev":          {capabilities: whole, image: "registry.local/orb8-agent:dev", pull: corev1.PullNever},
 		"old-kernel":   {capabilities: append(slices.Clone(whole), "SYS_RESOURCE")},
-		"no-sys-admin": {capabilities: []corev1.Capability{"BPF", "NET_ADMIN", "NET_BROADCAST", "PERFMON"}, env: map[string]string{"ORB8_NETNS": "ends"}},
+		"no-sys-admin": {capabilities: []corev1.Capability{"BPF", "NET_ADMIN", "PERFMON"}, env: map[string]string{"ORB8_NETNS": "ends"}},
 	}
 )
 
@@ -277,7 +277,7 @@ func checkMounts(t *testing.T, pod *corev1.PodSpec) {
 			t.Errorf("%s is mounted at %s", paths[m.Name], m.MountPath)
 		}
 	}
-	want := map[string]string{"/run/netns": "rw HostToContainer", "/sys/fs/cgroup": "ro HostToContainer", "/run/orb8": "rw"}
+	want := map[string]string{"/run/netns": "ro HostToContainer", "/sys/fs/cgroup": "ro HostToContainer", "/run/orb8": "rw"}
 	if !maps.Equal(got, want) {
 		t.Errorf("mounts are %v, want %v", got, want)
 	}
