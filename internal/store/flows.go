@@ -44,6 +44,7 @@ type Flows struct {
 	evicted   uint64
 	carried   int // of those in the index
 	shrinking bool
+	retired   uint16 // the last of those that were
 }
 
 // Sums are the totals of one interface.
@@ -146,12 +147,9 @@ func (s *Flows) find(d *event.Delta) *event.Flow {
 	}
 	switch {
 	case d.Place == event.PlaceCarried && !f.Carried:
-		sums := s.sums(f.Conn.Iface())
-		sums.Live.Sub(f.Total)
-		sums.Carried.Add(f.Total)
-		f.Carried = true
-		s.carried++
-	case d.Place == event.PlaceOwn && f.Carried:
+		s.carry(f)
+		f.Cookie, f.Cgroup = 0, 0 // of whoever sent under its tuple before
+	case returns(f, d):
 		s.remove(i)
 		return nil
 	}
