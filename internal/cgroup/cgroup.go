@@ -31,14 +31,15 @@ type Info struct {
 // what it names like a pod, where it may make groups.
 func Parse(path string) Info {
 	info := Info{Path: path}
-	inPod := false
+	inPods, inPod := false, false
 	parent := ""
 	for segment := range strings.SplitSeq(path, "/") {
 		if segment == "" {
 			continue
 		}
-		if uid := podUID(segment); uid != "" && !inPod {
-			info.PodUID, info.Container, info.Runtime, inPod = uid, "", "", true
+		inPods = inPods || strings.Contains(segment, pods)
+		if podName(segment) != "" && inPods && !inPod {
+			info.PodUID, info.Container, info.Runtime, inPod = podUID(segment), "", "", true
 		}
 		if runtime, id := container(parent, segment); id != "" && (info.Container == "" || !inPod) {
 			info.Container, info.Runtime = id, runtime
@@ -54,6 +55,9 @@ func Parse(path string) Info {
 	}
 	return info
 }
+
+// pods is in the name of the group that a kubelet keeps all pods in.
+const pods = "kubepods"
 
 // scopes are how runtimes name the groups of their containers: with a scope's
 // ending under systemd, without it where they make groups themselves.
@@ -96,32 +100,41 @@ func container(parent, segment string) (runtime, id string) {
 
 // podUID reads kubepods-burstable-podUID.slice, where systemd's rules put "_"
 // for "-", and podUID.
-func podUID(segment string) string {
+func podUID(segment string) string { return strings.ReplaceAll(podName(segment), "_", "-") }
+
+// podName is the UID as it is written.
+func podName(segment string) string {
 	name, slice := strings.CutSuffix(segment, ".slice")
 	if !slice {
 		// kubepods-pod….slice:cri-containerd:ID
 		name, _, slice = strings.Cut(segment, ".slice:")
 	}
+	dash := byte('-')
 	if slice {
 		at := strings.LastIndex(name, "-pod")
-		if at < 0 || !strings.Contains(name[:at], "kubepods") {
+		if at < 0 || !strings.Contains(name[:at], pods) {
 			return ""
 		}
-		name = strings.ReplaceAll(name[at+1:], "_", "-")
+		name, dash = name[at+1:], '_'
 	}
 	uid, ok := strings.CutPrefix(name, "pod")
-	if !ok || !isUID(uid) {
+	if !ok || !isUID(uid, dash) {
 		return ""
 	}
 	return uid
 }
 
 // isUID: of the API server a UUID, of a static pod 32 hexadecimal digits.
-func isUID(s string) bool {
-	if len(s) == 36 {
-		return s[8] == '-' && s[13] == '-' && s[18] == '-' && s[23] == '-' && isHex(strings.ReplaceAll(s, "-", "0"))
+func isUID(s string, dash byte) bool {
+	if len(s) != 36 {
+		return len(s) == 32 && isHex(s)
 	}
-	return len(s) == 32 && isHex(s)
+	for i := range 4 {
+		if s[8+5*i] != dash {
+			return false
+		}
+	}
+	return isHex(s[:8]) && isHex(s[9:13]) && isHex(s[14:18]) && isHex(s[19:23]) && isHex(s[24:])
 }
 
 func isID(s string) bool { return len(s) == 64 && isHex(s) }

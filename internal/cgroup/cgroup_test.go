@@ -96,7 +96,7 @@ func FuzzParse(f *testing.F) {
 		if i.Container != "" && i.Unit != "" || i.Container == "" && i.Runtime != "" {
 			t.Errorf("%+v is two things", i)
 		}
-		if i.PodUID != "" && !isUID(i.PodUID) {
+		if i.PodUID != "" && !isUID(i.PodUID, '-') {
 			t.Errorf("pod %q", i.PodUID)
 		}
 		if strings.Contains(i.Container+i.Unit, "/") {

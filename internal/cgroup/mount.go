@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 
 	"golang.org/x/sys/unix"
@@ -52,8 +53,9 @@ func unescape(b []byte) string {
 }
 
 // openMount opens the hierarchy where it is mounted whole, else where a part
-// of it is: a container sees its own group as the root.
-func openMount(points []string) (mount *os.File, whole bool, err error) {
+// of it is: a container sees its own group as the root. It gives the ids of the
+// roots of all that is mounted.
+func openMount(points []string) (mount *os.File, parts []uint64, err error) {
 	err = errors.New("no cgroup2 is mounted: mount one at /sys/fs/cgroup, or in a container mount the host's there")
 	for _, point := range points {
 		f, openErr := os.OpenFile(point, os.O_RDONLY|unix.O_DIRECTORY, 0)
@@ -61,23 +63,38 @@ func openMount(points []string) (mount *os.File, whole bool, err error) {
 			err = fmt.Errorf("%w; needs root", openErr)
 			continue
 		}
-		id, statErr := inode(int(f.Fd()))
-		if statErr == nil && id == rootID {
-			if mount != nil {
-				_ = mount.Close()
-			}
-			return f, true, nil
-		}
-		if mount != nil {
+		id, statErr := rootOf(f)
+		if statErr != nil { // another mount is on top
 			_ = f.Close()
 			continue
 		}
+		whole := id == rootID && !slices.Contains(parts, rootID)
+		parts = append(parts, id)
+		if mount != nil && !whole {
+			_ = f.Close()
+			continue
+		}
+		if mount != nil {
+			_ = mount.Close()
+		}
 		mount = f
 	}
-	if mount != nil {
-		return mount, false, nil
+	if mount == nil {
+		return nil, nil, err
 	}
-	return nil, false, err
+	return mount, parts, nil
+}
+
+// rootOf is the id of the group that a mount shows as its root.
+func rootOf(f *os.File) (uint64, error) {
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(int(f.Fd()), &fs); err != nil {
+		return 0, err
+	}
+	if fs.Type != unix.CGROUP2_SUPER_MAGIC {
+		return 0, errors.New("no cgroup2")
+	}
+	return inode(int(f.Fd()))
 }
 
 // openWhole makes of a mount of a part one of the whole, which is in no place

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -40,10 +41,16 @@ type Resolver struct {
 	// Where the root is in the file system; "" of a mount that is in no place.
 	point string
 	whole bool
+	// The parts of the hierarchy that are mounted, by the ids of their roots.
+	parts []uint64
 
 	mu     sync.Mutex // guards the rest
 	cache  *cache
 	walked time.Time
+	// What is above is not read: the path of a node's root.
+	base string
+	// The root of this process's cgroup namespace; "" is not known.
+	visible string
 	// Handles are refused: only walks find groups.
 	refused bool
 	// Groups of the last walk were too many or too deep.
@@ -66,11 +73,12 @@ func Open(cfg Config) (*Resolver, error) {
 		}
 		points = mounts(text)
 	}
-	mount, whole, err := openMount(points)
+	mount, parts, err := openMount(points)
 	if err != nil {
 		return nil, fmt.Errorf("open cgroups: %w", err)
 	}
-	r := &Resolver{root: mount, point: mount.Name(), whole: whole, cache: newCache(cfg.Entries)}
+	whole := slices.Contains(parts, rootID)
+	r := &Resolver{root: mount, point: mount.Name(), whole: whole, parts: parts, cache: newCache(cfg.Entries)}
 	if !whole {
 		if r.root, err = openWhole(mount); err != nil {
 			return nil, fmt.Errorf("open cgroups: only a part of the hierarchy is mounted at %s: %w (mount the host's /sys/fs/cgroup, or give the agent CAP_DAC_READ_SEARCH and CAP_SYS_ADMIN)", r.point, err)
@@ -121,7 +129,7 @@ func (r *Resolver) Remember(id uint64, path string) {
 }
 
 func (r *Resolver) put(id uint64, path string) *Info {
-	info := Parse(path)
+	info := ParseBelow(r.base, path)
 	r.cache.put(id, &info, time.Time{})
 	return &info
 }
@@ -208,13 +216,14 @@ func (r *Resolver) walk(want uint64) *entry {
 	return r.cache.get(want)
 }
 
-// walkAll visits the groups below the root, until visit says no, in bounds.
-func (r *Resolver) walkAll(visit func(id uint64, path string) bool) {
+// walkAll visits all groups, until visit says no, in bounds.
+func (r *Resolver) walkAll(visit func(id uint64, path string) bool) { r.walkFrom("/", visit) }
+
+func (r *Resolver) walkFrom(top string, visit func(id uint64, path string) bool) {
 	n := 0
 	var enter func(dir string, depth int) bool
 	enter = func(dir string, depth int) bool {
-		for _, name := range r.children(dir) {
-			p := path.Join("/", dir, name)
+		for _, p := range r.Children(dir) {
 			if n++; n > maxWalk || depth > maxDepth {
 				r.cut++
 				return n <= maxWalk
@@ -225,12 +234,13 @@ func (r *Resolver) walkAll(visit func(id uint64, path string) bool) {
 		}
 		return true
 	}
-	if id := r.id("/"); visit(id, "/") {
-		enter("/", 0)
+	if id := r.id(top); visit(id, top) {
+		enter(top, 0)
 	}
 }
 
-func (r *Resolver) children(dir string) []string {
+// Children gives the paths of the groups in a group, in bounds.
+func (r *Resolver) Children(dir string) []string {
 	fd, err := unix.Openat(int(r.root.Fd()), below(dir), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil
@@ -238,13 +248,13 @@ func (r *Resolver) children(dir string) []string {
 	f := os.NewFile(uintptr(fd), dir)
 	defer f.Close()
 	entries, _ := f.ReadDir(maxWalk)
-	var names []string
+	var out []string
 	for _, e := range entries {
 		if e.IsDir() {
-			names = append(names, e.Name())
+			out = append(out, path.Join("/", dir, e.Name()))
 		}
 	}
-	return names
+	return out
 }
 
 // Processes gives the processes that are in the group itself, not those of its
