@@ -167,7 +167,7 @@ func (r *run) checkFile(path string) {
 	switch {
 	case err == nil:
 		r.files.settled(path)
-		r.see(Namespace{Inode: inode, Name: filepath.Base(path), Since: since}, path, 0)
+		r.see(Namespace{Inode: inode, Name: filepath.Base(path), Dir: filepath.Dir(path), Since: since}, path, 0)
 	case errors.Is(err, errPlain):
 		r.dropFile(path)
 		if !r.files.postpone(path, time.Now()) {

@@ -30,9 +30,9 @@ import (
 // Namespace is a network namespace of this machine, found by Watcher.
 type Namespace struct {
 	Inode uint32
-	// File name under one of the directories; "" where a process was all there
-	// was of it.
-	Name string
+	// File name under one of the directories, and the directory; "" where a
+	// process was all there was of it.
+	Name, Dir string
 	// A process in it at the time it was found; 0 when found by name.
 	PID uint32
 	// Best known birth: that of the file, or the start of the process.
@@ -46,7 +46,11 @@ type Config struct {
 	// Found is called from Run, one at a time, for each namespace that is newly
 	// found, the process's own included. It may call Enter and Forget.
 	Found func(Namespace)
-	Log   *slog.Logger
+	// Wanted is asked before, also from Run; nil wants all. What is not wanted
+	// stays unknown: it is asked about again at each file, hint and sweep that
+	// meets it.
+	Wanted func(Namespace) bool
+	Log    *slog.Logger
 	// Between two sweeps of the process table, at least; 0 means 10 s. It grows
 	// with the table, so that sweeping stays below 0.2 % of a core.
 	Sweep time.Duration
@@ -204,6 +208,9 @@ func (w *Watcher) Forget(inode uint32) {
 // see notes that a namespace is there, by a file or by a process. Only Run
 // calls it: so Found is called one at a time.
 func (w *Watcher) see(ns Namespace, file string, sweep uint64) {
+	if w.cfg.Wanted != nil && !w.knows(ns.Inode) && !w.cfg.Wanted(ns) {
+		return
+	}
 	w.mu.Lock()
 	e, ok := w.known[ns.Inode]
 	if !ok && len(w.known) >= maxKnown {

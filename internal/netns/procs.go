@@ -123,6 +123,26 @@ func (p *procs) netns(pid uint32) (uint32, error) {
 	return inode, nil
 }
 
+// OfProcess tells which namespace a process of a process table is in, and when
+// it started, in ticks since boot.
+func OfProcess(proc string, pid uint32) (inode uint32, start uint64, err error) {
+	dir := filepath.Join(proc, strconv.FormatUint(uint64(pid), 10))
+	link, err := os.Readlink(filepath.Join(dir, "ns/net"))
+	if err != nil {
+		return 0, 0, fmt.Errorf("network namespace of process %d: %w", pid, err)
+	}
+	stat, err := os.ReadFile(filepath.Join(dir, "stat"))
+	if err != nil {
+		return 0, 0, fmt.Errorf("start of process %d: %w", pid, err)
+	}
+	inode, ok := parseLink([]byte(link))
+	start, told := parseStart(stat)
+	if !ok || !told {
+		return 0, 0, fmt.Errorf("process %d: %s does not read like a process table", pid, proc)
+	}
+	return inode, start, nil
+}
+
 // parseLink reads net:[4026531840].
 func parseLink(b []byte) (uint32, bool) {
 	b, ok := bytes.CutPrefix(b, []byte("net:["))
@@ -183,7 +203,15 @@ type sweep struct {
 	denied    int
 	spent     time.Duration
 	last      uint32 // namespace of the process before: mostly the same
+	// Namespaces that are not wanted, by a process of theirs that was asked about.
+	refused map[uint32]int
 }
+
+// maxAsked is how many processes of one namespace are asked about in a sweep:
+// the first may be a guest in it.
+const maxAsked = 16
+
+func (s *sweep) isRefused(inode uint32) bool { return s.refused[inode] >= maxAsked }
 
 // slice looks at some processes; false once the sweep has ended.
 func (r *run) slice() bool {
@@ -207,7 +235,7 @@ func (r *run) slice() bool {
 			s.denied++
 		case err == nil && inode != s.last:
 			s.last = inode
-			if !r.isSeen(inode, s.number) {
+			if !r.isSeen(inode, s.number) && !s.isRefused(inode) {
 				r.seeProcess(inode, pid)
 			}
 		}
@@ -225,6 +253,12 @@ func (r *run) seeProcess(inode, pid uint32) {
 		ns.Since = r.procs.born(pid)
 	}
 	r.see(ns, "", r.sweep.number)
+	if r.cfg.Wanted != nil && len(r.sweep.refused) < maxKnown && !r.knows(inode) {
+		if r.sweep.refused == nil {
+			r.sweep.refused = make(map[uint32]int)
+		}
+		r.sweep.refused[inode]++
+	}
 }
 
 func (w *Watcher) knows(inode uint32) bool {
