@@ -26,6 +26,7 @@ test: test-deps ## install by apt what the tests need, and run them all (root)
 
 unit: ## the tests that need neither root nor a kernel, with the race detector
 	$(GO) test -race ./api/... ./internal/cli/... ./internal/client/... ./internal/enrich/... ./internal/event/... ./internal/filter/... ./internal/observer/... ./internal/render/... ./internal/store/... ./internal/wire/...
+	$(GO) test -C tools/image -race .
 
 FUZZTIME ?= 20s
 fuzz: ## run every fuzz target for FUZZTIME, 20s unless told (root)
@@ -56,7 +57,6 @@ manifests: ## render deploy/overlays/default into deploy/daemonset.yaml
 
 check-manifests: ## fail if a manifest is wrong, or deploy/daemonset.yaml is not what is made of its overlay
 	$(GO) test -count=1 ./deploy
-	$(GO) test -C tools/image .
 
 generate: generate-deps ## regenerate the kernel objects and the API
 	$(GO) generate ./...
@@ -67,6 +67,7 @@ check-generated: generate ## fail if what is committed is not what is generated
 lint: ## format, vet, staticcheck
 	@out=$$($(GOFUMPT) -l .); [ -z "$$out" ] || { echo "not formatted (make fmt):"; echo "$$out"; exit 1; }
 	$(GO) vet ./...
+	$(GO) vet -C tools/image .
 	$(STATICCHECK) ./...
 
 fmt: ## format the Go code

@@ -97,7 +97,7 @@ func origin(program, version string) (provenance, error) {
 		return provenance{}, err
 	}
 	p := provenance{version: version, at: time.Unix(0, 0).UTC()}
-	if version == "" {
+	if version == "" && info.Main.Version != "(devel)" {
 		p.version = strings.TrimPrefix(info.Main.Version, "v")
 	}
 	for _, s := range info.Settings {
@@ -156,12 +156,13 @@ func labels(from provenance) map[string]string {
 		prefix + "description": "eBPF observability for Kubernetes on GPU clusters: the agent of a node",
 		prefix + "source":      "https://github.com/orb8/orb8",
 		prefix + "licenses":    "Apache-2.0",
-		prefix + "version":     from.version,
 		prefix + "created":     from.at.Format(time.RFC3339),
 		prefix + "base.name":   "debian:bookworm",
 	}
-	if from.revision != "" {
-		all[prefix+"revision"] = from.revision
+	for key, value := range map[string]string{"version": from.version, "revision": from.revision} {
+		if value != "" {
+			all[prefix+key] = value
+		}
 	}
 	return all
 }
