@@ -60,7 +60,7 @@ func (f *addressFlags) check() error {
 }
 
 // connect finds whom to ask.
-func (a *app) connect(ctx context.Context) (*client.Client, error) {
+func (a *app) connect(ctx context.Context) (client.Observer, error) {
 	return client.Find(ctx, client.Where{
 		Address:    a.address.told,
 		Standalone: a.address.standalone,

@@ -98,7 +98,7 @@ type answer struct {
 }
 
 // ask puts the question once. each sees every flow, in order.
-func (f *flowsFlags) ask(ctx context.Context, c *client.Client, each func(*orb8v1.FlowRecord) error) (*answer, error) {
+func (f *flowsFlags) ask(ctx context.Context, c client.Observer, each func(*orb8v1.FlowRecord) error) (*answer, error) {
 	got := &answer{}
 	for m, err := range c.Flows(ctx, f.request()) {
 		if err != nil {
@@ -119,7 +119,7 @@ func (f *flowsFlags) ask(ctx context.Context, c *client.Client, each func(*orb8v
 		}
 	}
 	if got.summary == nil {
-		return nil, &client.Error{Text: "the answer of " + c.Address.String() + " broke off: it has no summary", Try: "orb8 status"}
+		return nil, &client.Error{Text: "the answer of " + c.Who() + " broke off: it has no summary", Try: "orb8 status"}
 	}
 	for _, n := range got.summary.GetNodes() {
 		got.hear(n)
@@ -155,7 +155,7 @@ func (got *answer) lines(f *flowsFlags) []string {
 	return append([]string{first}, got.warnings...)
 }
 
-func (a *app) showFlows(ctx context.Context, c *client.Client, f *flowsFlags) error {
+func (a *app) showFlows(ctx context.Context, c client.Observer, f *flowsFlags) error {
 	screen := a.screen()
 	table := render.NewFlowTable(a.style(&f.output, screen), false)
 	got, err := f.ask(ctx, c, func(flow *orb8v1.FlowRecord) error {

@@ -44,7 +44,7 @@ flows + remainder + overflow + forwarded + carried + not-IP + malformed = counte
 	return cmd
 }
 
-func (a *app) showStatus(output *outputFlag, c *client.Client, nodes []*orb8v1.NodeStatus) error {
+func (a *app) showStatus(output *outputFlag, c client.Observer, nodes []*orb8v1.NodeStatus) error {
 	style := a.style(output, a.screen())
 	silent := 0
 	for i, n := range nodes {
@@ -66,7 +66,7 @@ func (a *app) showStatus(output *outputFlag, c *client.Client, nodes []*orb8v1.N
 		}
 	}
 	if silent == len(nodes) {
-		return &client.Error{Text: "no node answered " + c.Address.String(), Try: "orb8 --agent NODE status"}
+		return &client.Error{Text: "no node answered " + c.Who(), Try: "orb8 --agent NODE status"}
 	}
 	return nil
 }

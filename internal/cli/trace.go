@@ -107,7 +107,7 @@ type message struct {
 }
 
 // follow prints events until ctx ends.
-func (a *app) follow(ctx context.Context, c *client.Client, f *traceFlags, q *orb8v1.EventsRequest) error {
+func (a *app) follow(ctx context.Context, c client.Observer, f *traceFlags, q *orb8v1.EventsRequest) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	messages := make(chan message, 256)

@@ -62,7 +62,7 @@ func (r *rates) of(f *orb8v1.FlowRecord, elapsed time.Duration) render.Rate {
 }
 
 // watchFlows asks until interrupted, which is its normal end.
-func (a *app) watchFlows(ctx context.Context, c *client.Client, f *flowsFlags) error {
+func (a *app) watchFlows(ctx context.Context, c client.Observer, f *flowsFlags) error {
 	tick := time.NewTicker(f.interval)
 	defer tick.Stop()
 	before := &rates{}
@@ -87,7 +87,7 @@ type watchRound struct {
 	before *rates
 }
 
-func (a *app) watchOnce(ctx context.Context, c *client.Client, f *flowsFlags, r watchRound) error {
+func (a *app) watchOnce(ctx context.Context, c client.Observer, f *flowsFlags, r watchRound) error {
 	screen := a.screen()
 	table := render.NewFlowTable(a.style(&f.output, screen), true)
 	r.before.current = map[watched]*orb8v1.Traffic{}

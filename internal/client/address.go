@@ -17,6 +17,7 @@ type Role string
 // The roles; the words are those of the messages.
 const (
 	Agent      Role = "agent"
+	AgentPod   Role = "agent pod"
 	Server     Role = "server"
 	Standalone Role = "standalone"
 )
@@ -30,14 +31,18 @@ const (
 // Address is where an Observer may be found.
 type Address struct {
 	Role Role
-	// HOST:PORT, or the path of a unix socket, which starts with a slash.
+	// HOST:PORT, or the path of a unix socket, which starts with a slash; of a pod
+	// NAMESPACE/POD.
 	Place string
 }
 
 // String reads as in "no answer from the agent at localhost:9090".
 func (a Address) String() string {
-	if a.Role == Standalone {
+	switch a.Role {
+	case Standalone:
 		return "this machine (standalone)"
+	case AgentPod:
+		return "the agent pod " + a.Place
 	}
 	return "the " + string(a.Role) + " at " + a.Place
 }
@@ -49,8 +54,8 @@ func (a Address) network() string {
 	return "tcp"
 }
 
-// ParseAgent reads the value of --agent: HOST, HOST:PORT, unix:///PATH or
-// /PATH. NAMESPACE/POD is understood and refused: it needs Kubernetes.
+// ParseAgent reads the value of --agent: HOST, HOST:PORT, NAMESPACE/POD,
+// unix:///PATH or /PATH.
 func ParseAgent(s string) (Address, error) {
 	if path, ok := strings.CutPrefix(s, "unix://"); ok {
 		if !filepath.IsAbs(path) {
@@ -61,14 +66,17 @@ func ParseAgent(s string) (Address, error) {
 	if filepath.IsAbs(s) {
 		return Address{Agent, filepath.Clean(s)}, nil
 	}
-	if ns, pod, ok := strings.Cut(s, "/"); ok && ns != "" && pod != "" && !strings.ContainsAny(s, ": ") {
-		return Address{}, &Error{
-			Text: fmt.Sprintf("the agent pod %q cannot be reached by name: this version has no Kubernetes support", s),
-			Try:  fmt.Sprintf("kubectl -n %s port-forward pod/%s %d, then orb8 --agent localhost:%d", ns, pod, AgentPort, AgentPort),
-		}
+	if ns, pod, ok := strings.Cut(s, "/"); ok && objectName(ns) && objectName(pod) {
+		return Address{AgentPod, s}, nil
 	}
 	place, err := hostPort(s, AgentPort)
 	return Address{Agent, place}, err
+}
+
+// objectName tells whether s can be the name of a pod: it becomes part of a path.
+func objectName(s string) bool {
+	const letters = "abcdefghijklmnopqrstuvwxyz0123456789"
+	return s != "" && strings.Trim(s, letters+"-.") == "" && strings.Contains(letters, s[:1])
 }
 
 // ParseServer reads the value of --server: HOST or HOST:PORT.
@@ -79,7 +87,11 @@ func ParseServer(s string) (Address, error) {
 
 // hostPort completes HOST, HOST:PORT, IPv6 or [IPv6]:PORT.
 func hostPort(s string, defaultPort int) (string, error) {
-	bad := fmt.Errorf("%q is no address: allowed are HOST, HOST:PORT and [IPV6]:PORT", s)
+	allowed := "HOST, HOST:PORT and [IPV6]:PORT"
+	if defaultPort == AgentPort {
+		allowed += ", and NAMESPACE/POD"
+	}
+	bad := fmt.Errorf("%q is no address: allowed are %s", s, allowed)
 	if s == "" || strings.ContainsAny(s, "/ \t\n@") {
 		return "", bad
 	}

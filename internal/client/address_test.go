@@ -3,7 +3,6 @@
 package client
 
 import (
-	"errors"
 	"strings"
 	"testing"
 )
@@ -33,14 +32,16 @@ func TestParseAgent(t *testing.T) {
 		"a:":                "not a number from 1 to 65535",
 		"a:70000":           "not a number from 1 to 65535",
 		"unix://agent.sock": "starts with a slash",
+		"a/b/c":             "is no address",
+		"a/":                "is no address",
+		"a/b?x":             "is no address",
 	} {
 		if got, err := ParseAgent(in); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("ParseAgent(%q) = %v, %v, want an error with %q", in, got, err, want)
 		}
 	}
-	var explained *Error
-	if _, err := ParseAgent("orb8-system/orb8-x7x2p"); !errors.As(err, &explained) || !strings.Contains(explained.Try, "port-forward pod/orb8-x7x2p") {
-		t.Errorf("a pod: %v", err)
+	if got, err := ParseAgent("orb8-system/orb8-x7x2p"); err != nil || got != (Address{AgentPod, "orb8-system/orb8-x7x2p"}) || got.String() != "the agent pod orb8-system/orb8-x7x2p" {
+		t.Errorf("a pod: %v, %v", got, err)
 	}
 }
 

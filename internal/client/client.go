@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package client finds an Observer (an agent or a server), dials it and asks
-// it. It turns what goes wrong on the way into one sentence and the next
+// Package client finds an Observer (an agent, a server, or all agents of a
+// Kubernetes cluster), dials it and asks it. It turns what goes wrong on the way into one sentence and the next
 // command to try. It never formats an answer and knows nothing of flags; the
 // command line reads it.
 package client
@@ -23,7 +23,19 @@ import (
 	"google.golang.org/grpc/status"
 
 	orb8v1 "github.com/orb8/orb8/api/orb8/v1"
+	"github.com/orb8/orb8/internal/relay"
 )
+
+// Observer is whom a command asks: a Client, or a Cluster.
+type Observer interface {
+	relay.Observer
+	// Who reads as in "no answer from the agent at localhost:9090".
+	Who() string
+	// Close hangs up, and stops what was started for this question.
+	Close() error
+}
+
+var _ Observer = (*Client)(nil)
 
 const (
 	// connectTimeout bounds dialing and the first words of HTTP/2, so that
@@ -46,19 +58,27 @@ type Client struct {
 	pulse   time.Duration
 }
 
-// Dial prepares a client; the connection is made by the first question.
+// Dial prepares a client for an address that is no pod; the connection is made
+// by the first question.
 func Dial(a Address) (*Client, error) {
-	d := &dialer{network: a.network()}
+	d := &dialer{dial: func(ctx context.Context) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, a.network(), a.Place)
+	}}
+	return dial(a, d, grpc.ConnectParams{
+		Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 2, MaxDelay: time.Second},
+		MinConnectTimeout: connectTimeout,
+	})
+}
+
+func dial(a Address, d *dialer, p grpc.ConnectParams) (*Client, error) {
 	conn, err := grpc.NewClient("passthrough:///"+a.Place,
-		// An agent listens on loopback and on a unix socket only.
+		// An agent listens on loopback and on a unix socket only; the way to a
+		// pod is in the hands of the API server.
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithAuthority("localhost"),
 		grpc.WithContextDialer(d.dialContext),
 		grpc.WithDisableServiceConfig(),
-		grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 2, MaxDelay: time.Second},
-			MinConnectTimeout: connectTimeout,
-		}))
+		grpc.WithConnectParams(p))
 	if err != nil {
 		return nil, &Error{Text: a.String() + " cannot be dialed: " + err.Error(), Try: "orb8 --help"}
 	}
@@ -76,6 +96,9 @@ func newClient(a Address, conn *grpc.ClientConn, d *dialer) *Client {
 	}
 }
 
+// Who is the address.
+func (c *Client) Who() string { return c.Address.String() }
+
 // Close hangs up, and stops what was started for this client.
 func (c *Client) Close() error { return c.close() }
 
@@ -92,10 +115,24 @@ func (c *Client) Status(ctx context.Context) (*orb8v1.StatusResponse, error) {
 
 // Flows asks once; the answer arrives message by message. An error comes last.
 func (c *Client) Flows(ctx context.Context, q *orb8v1.FlowsRequest) iter.Seq2[*orb8v1.FlowsResponse, error] {
-	return func(yield func(*orb8v1.FlowsResponse, error) bool) {
+	return once(ctx, c, func(ctx context.Context) (grpc.ServerStreamingClient[orb8v1.FlowsResponse], error) {
+		return c.api.Flows(ctx, q)
+	})
+}
+
+// Pods asks once, as Flows does.
+func (c *Client) Pods(ctx context.Context, q *orb8v1.PodsRequest) iter.Seq2[*orb8v1.PodsResponse, error] {
+	return once(ctx, c, func(ctx context.Context) (grpc.ServerStreamingClient[orb8v1.PodsResponse], error) {
+		return c.api.Pods(ctx, q)
+	})
+}
+
+// once reads an answer that has an end.
+func once[M any](ctx context.Context, c *Client, question func(context.Context) (grpc.ServerStreamingClient[M], error)) iter.Seq2[*M, error] {
+	return func(yield func(*M, error) bool) {
 		ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 		defer cancel()
-		stream, err := c.api.Flows(ctx, q)
+		stream, err := question(ctx)
 		if err != nil {
 			yield(nil, c.explain(ctx, err, false))
 			return
@@ -175,19 +212,21 @@ func (c *Client) feelPulse(ctx context.Context, cancel context.CancelCauseFunc) 
 
 // dialer remembers why dialing failed: gRPC keeps only the words.
 type dialer struct {
-	network string
+	dial func(context.Context) (net.Conn, error)
 
-	mu  sync.Mutex
-	err error
-	got bool
+	mu   sync.Mutex
+	err  error
+	conn net.Conn
 }
 
-func (d *dialer) dialContext(ctx context.Context, place string) (net.Conn, error) {
-	conn, err := (&net.Dialer{}).DialContext(ctx, d.network, place)
+func (d *dialer) dialContext(ctx context.Context, _ string) (net.Conn, error) {
+	conn, err := d.dial(ctx)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.err = err
-	d.got = d.got || err == nil
+	if err == nil {
+		d.conn = conn
+	}
 	return conn, err
 }
 
@@ -195,11 +234,16 @@ func (d *dialer) dialContext(ctx context.Context, place string) (net.Conn, error
 func (d *dialer) connected() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.got
+	return d.conn != nil
 }
 
+// lastError is why there is no connection. The way to a pod may turn out to end
+// before its port only after it was made.
 func (d *dialer) lastError() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if f, ok := d.conn.(interface{ Fault() error }); ok && d.err == nil {
+		return f.Fault()
+	}
 	return d.err
 }

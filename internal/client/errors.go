@@ -58,9 +58,12 @@ func gone(c codes.Code) bool {
 // unreachable says why no connection could be made.
 func (c *Client) unreachable(message string) error {
 	who, why := c.Address.String(), c.dial.lastError()
+	var explained *Error
 	var dns *net.DNSError
 	var timeout net.Error
 	switch {
+	case errors.As(why, &explained):
+		return explained
 	case why == nil && strings.Contains(message, "preface") && strings.Contains(message, "closed network connection"):
 		// gRPC hung up itself, after connectTimeout without a word.
 		return c.silent()
@@ -105,8 +108,12 @@ func (c *Client) command(name string) string {
 
 // start is how to get something that answers.
 func (c *Client) start() string {
-	if c.Address.Role == Server {
+	switch c.Address.Role {
+	case Server:
 		return "orb8 --agent localhost status"
+	case AgentPod:
+		namespace, pod, _ := strings.Cut(c.Address.Place, "/")
+		return "kubectl -n " + namespace + " describe pod " + pod
 	}
 	return startAgent
 }

@@ -22,11 +22,12 @@ const nearbyTimeout = 300 * time.Millisecond
 // it; the function it returns stops it.
 type Starter func(ctx context.Context) (*grpc.ClientConn, func() error, error)
 
-// Where says where to ask. Told by at most one of Address and Standalone, Find
-// looks around.
+// Where says where to ask. Told by none of Address, Standalone and a named
+// Kubernetes cluster, Find looks around.
 type Where struct {
 	Address    *Address
 	Standalone bool
+	Kubernetes Kubernetes
 
 	Getenv func(string) string
 	// Places looked at after the environment; nil for the standard ports of
@@ -48,14 +49,16 @@ type candidate struct {
 	timeout time.Duration
 }
 
-// Find gives a client for the place that was named, or for the first that
-// answers. A place that was named is not dialed yet.
-func Find(ctx context.Context, w Where) (*Client, error) {
-	if w.Address != nil {
-		return Dial(*w.Address)
-	}
-	if w.Standalone {
+// Find gives whom to ask: the place that was named, which is not dialed yet, or
+// the first that answers.
+func Find(ctx context.Context, w Where) (Observer, error) {
+	switch {
+	case w.Address != nil:
+		return w.dial(*w.Address)
+	case w.Standalone:
 		return start(ctx, w.Start)
+	case w.Kubernetes.named():
+		return w.cluster(ctx)
 	}
 	candidates, err := w.candidates()
 	if err != nil {
@@ -64,7 +67,7 @@ func Find(ctx context.Context, w Where) (*Client, error) {
 	var tried []string
 	var silent *Client
 	for _, c := range candidates {
-		found, err := probe(ctx, c)
+		found, err := w.probe(ctx, c)
 		if err == nil {
 			w.Say("asking " + c.address.String() + c.source)
 			return found, nil
@@ -81,19 +84,34 @@ func Find(ctx context.Context, w Where) (*Client, error) {
 			silent = &Client{Address: c.address}
 		}
 	}
-	if silent != nil {
-		// Perhaps an agent that hangs: starting another would hide that.
-		return nil, silent.silent()
-	}
-	if w.MayStart && w.Start != nil {
-		w.Say("no agent found, starting standalone")
-		return start(ctx, w.Start)
-	}
-	return nil, &Error{"no agent or server found (tried " + strings.Join(tried, ", ") + ")", startAgent}
+	return w.elsewhere(ctx, tried, silent)
 }
 
-// candidates is the order of looking. A kubeconfig will come after the places
-// nearby.
+// elsewhere is where to ask when nothing near answers: the cluster of the
+// kubeconfig, then this machine.
+func (w Where) elsewhere(ctx context.Context, tried []string, silent *Client) (Observer, error) {
+	found, err := w.cluster(ctx)
+	mayStart := w.MayStart && w.Start != nil
+	switch {
+	case err == nil:
+		return found, nil
+	case errors.Is(err, ErrInterrupted):
+		return nil, err
+	case silent != nil:
+		// Perhaps an agent that hangs: starting another would hide that.
+		return nil, silent.silent()
+	case errors.Is(err, errNoCluster) && !mayStart:
+		return nil, &Error{"no agent or server found (tried " + strings.Join(tried, ", ") + ", and there is no kubeconfig)", startAgent}
+	case !mayStart:
+		return nil, err
+	case !errors.Is(err, errNoCluster):
+		w.Say(reason(err) + "; looking elsewhere")
+	}
+	w.Say("no agent found, starting standalone")
+	return start(ctx, w.Start)
+}
+
+// candidates is the order of looking nearby.
 func (w Where) candidates() ([]candidate, error) {
 	var list []candidate
 	for _, v := range []struct {
@@ -112,7 +130,11 @@ func (w Where) candidates() ([]candidate, error) {
 			}
 			return nil, &Error{v.name + ": " + err.Error(), "unset " + v.name}
 		}
-		list = append(list, candidate{a, " (from " + v.name + ")", connectTimeout})
+		timeout := connectTimeout
+		if a.Role == AgentPod {
+			timeout = clusterTimeout
+		}
+		list = append(list, candidate{a, " (from " + v.name + ")", timeout})
 	}
 	nearby := w.Nearby
 	if nearby == nil {
@@ -130,10 +152,10 @@ func (w Where) candidates() ([]candidate, error) {
 // probe dials a place and keeps the connection if an Observer is there: any
 // program may hold port 8080. Agents and servers serve the standard health
 // service, which answers NotFound for services it does not know.
-func probe(ctx context.Context, place candidate) (*Client, error) {
+func (w Where) probe(ctx context.Context, place candidate) (*Client, error) {
 	ctx, cancel := context.WithTimeout(ctx, place.timeout)
 	defer cancel()
-	c, err := Dial(place.address)
+	c, err := w.dial(place.address)
 	if err != nil {
 		return nil, err
 	}
@@ -150,7 +172,7 @@ func probe(ctx context.Context, place candidate) (*Client, error) {
 // errSilent says that a place accepts connections and does not answer.
 var errSilent = errors.New("accepts connections but does not answer")
 
-func start(ctx context.Context, starter Starter) (*Client, error) {
+func start(ctx context.Context, starter Starter) (Observer, error) {
 	if starter == nil {
 		return nil, &Error{"--standalone is not possible with this program", "sudo orb8-agent"}
 	}

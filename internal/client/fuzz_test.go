@@ -13,7 +13,7 @@ import (
 func FuzzParseAddress(f *testing.F) {
 	for _, s := range []string{
 		"", "localhost", "node-1:9090", ":9090", "[::1]:80", "::1", "[fe80::1%eth0]", "unix:///run/orb8/agent.sock", "unix://x", "/run/../a",
-		"ns/pod", "a:0", "a:65536", "a:080", "[", "a@b", "a b", "10.0.0.1:",
+		"ns/pod", "../x", "a/..", "a:0", "a:65536", "a:080", "[", "a@b", "a b", "10.0.0.1:",
 	} {
 		f.Add(s)
 	}
@@ -27,6 +27,12 @@ func FuzzParseAddress(f *testing.F) {
 			if a.Role == Agent && a.network() == "unix" {
 				if !filepath.IsAbs(a.Place) || filepath.Clean(a.Place) != a.Place {
 					t.Errorf("%q: path %q", s, a.Place)
+				}
+				continue
+			}
+			if a.Role == AgentPod {
+				if strings.Count(a.Place, "/") != 1 || strings.ContainsAny(a.Place, ":?#% ") || strings.HasPrefix(a.Place, ".") || strings.Contains(a.Place, "/.") {
+					t.Errorf("%q: pod %q", s, a.Place)
 				}
 				continue
 			}
