@@ -44,10 +44,10 @@ bench: ## measure the tap and the agent beside their baselines: one table (root)
 IMAGE   ?= registry.local/orb8-agent:dev
 VERSION ?=
 image: ## write dist/orb8-agent.tar, the image for this architecture: ctr, docker load (needs only Go)
-	$(GO) run -C tools/image . -ref $(IMAGE) -version "$(VERSION)"
+	$(GO) run -C tools/image . -root "$(CURDIR)" -ref $(IMAGE) -version "$(VERSION)"
 
 image-all: ## write dist/orb8-agent, an OCI layout for amd64 and arm64
-	$(GO) run -C tools/image . -ref $(IMAGE) -version "$(VERSION)" -arch amd64,arm64
+	$(GO) run -C tools/image . -root "$(CURDIR)" -ref $(IMAGE) -version "$(VERSION)" -arch amd64,arm64
 
 manifests: ## render deploy/overlays/default into deploy/daemonset.yaml
 	@{ echo "# SPDX-License-Identifier: Apache-2.0"; \
