@@ -13,12 +13,13 @@ import (
 // Standing is what is known of an address at a time.
 type Standing uint8
 
-// Nobody: it has had no holder that is remembered. Held: it had one then.
-// Between: it has holders, and none of them had it then, or it cannot be told
-// which of two.
+// Nobody: it has had no holder that is remembered. Held: it had one then, who
+// has it still. Past: it had one then. Between: it has holders, and none of them
+// had it then, or it cannot be told which of two.
 const (
 	Nobody Standing = iota
 	Held
+	Past
 	Between
 )
 
@@ -38,6 +39,9 @@ func (m *Map) Holder(ip event.IP, at int64) (*event.Identity, Standing) {
 	spans := m.addresses[ip]
 	for i := len(spans) - 1; i >= 0; i-- {
 		if s := &spans[i]; at >= s.begin && at < s.stop {
+			if s.stop != forever {
+				return m.identity(s.owner), Past
+			}
 			return m.identity(s.owner), Held
 		}
 	}

@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package enrich says who the ends of a connection are. It is asked once for
-// each new connection and once more when the owner of its socket becomes
-// known, never guesses, and allocates nothing per connection: identities are
-// shared. The agent's pipeline asks it, on one goroutine; nothing here waits.
+// each new connection, and looks at it again when the owner of its socket
+// becomes known, or more of the cluster does. It never guesses, and allocates
+// nothing per connection: identities are shared. The agent's pipeline asks it,
+// on one goroutine; nothing here waits.
 package enrich
 
 import (
 	"github.com/orb8/orb8/internal/cgroup"
+	"github.com/orb8/orb8/internal/cluster"
 	"github.com/orb8/orb8/internal/event"
 	"github.com/orb8/orb8/internal/probe/socket"
 )
@@ -27,6 +29,38 @@ type Sockets interface {
 	Generation() uint64
 }
 
+// Sandboxes knows the pods of this node from the machine alone: which network
+// namespace is whose. A pod with its node's network has none. sandbox.Node does.
+type Sandboxes interface {
+	// Pod of a namespace, Netns of a pod, by its UID.
+	Pod(netns uint32) (uid string, ok bool)
+	Netns(uid string) (netns uint32, ok bool)
+	// Own tells whether a cgroup is in one of the node's pods.
+	Own(path string) bool
+	// Learn: a socket in a namespace that is nobody's yet is of a pod.
+	Learn(netns uint32, uid string)
+	// Generation changes whenever another pod may be told of a namespace.
+	Generation() uint64
+}
+
+// Translations asks the host how it translates a connection. conntrack.Table does.
+type Translations interface {
+	// Want never blocks. Host: the connection is one of the host's namespace.
+	Want(c event.Conn, host bool)
+	// Answers gives what was found since, nil where there is no translation.
+	Answers(take func(c event.Conn, other *event.Translation))
+}
+
+// Flows are the connections. store.Flows does.
+type Flows interface {
+	Get(c event.Conn) *event.Flow
+	Each(visit func(*event.Flow))
+	// Retire: what moves from now on is another connection of the same tuple.
+	Retire(c event.Conn)
+	// Carry: it is none of this place.
+	Carry(c event.Conn)
+}
+
 // Config of an enricher. Of what is nil, nothing is known.
 type Config struct {
 	Node string
@@ -40,6 +74,12 @@ type Config struct {
 	// Ephemeral gives the range of ports that clients in a namespace get; nil is
 	// the kernel's default.
 	Ephemeral func(netns uint32) (low, high uint16)
+	// Cluster is nil outside of Kubernetes; then the next three are not asked.
+	// With it, Flows must be there.
+	Cluster      *cluster.Map
+	Sandboxes    Sandboxes
+	Translations Translations
+	Flows        Flows
 	// Identities kept, and connections looked at again; 0 means 10,000 and 8,192.
 	Identities, Pending int
 }
@@ -50,18 +90,22 @@ const maxTries = 3
 
 // Enricher knows one node. It is for one goroutine.
 type Enricher struct {
-	cfg                     Config
-	host, unknown, external *event.Identity
-	parties                 *identities
-	kernel                  map[string]*event.Identity
+	cfg Config
+	// The machine itself, its addresses, who cannot be told here, and elsewhere.
+	host, node, unknown, nobody, external *event.Identity
+	parties                               *identities[party]
+	ends                                  *identities[end]
+	kernel                                map[string]*event.Identity
 	// Connections whose owner is not known, and in how many listings it was not.
 	pending    map[event.Conn]uint8
 	generation uint64
 	unnamed    uint64
+
+	again again
 }
 
-// New makes an enricher: of the machine, and of its processes, units and
-// containers as far as cfg has who knows them.
+// New makes an enricher: of the machine, and of its processes, units, containers
+// and pods as far as cfg has who knows them.
 func New(cfg Config) *Enricher {
 	if cfg.Identities <= 0 {
 		cfg.Identities = 10_000
@@ -72,20 +116,32 @@ func New(cfg Config) *Enricher {
 	if cfg.Ephemeral == nil {
 		cfg.Ephemeral = func(uint32) (low, high uint16) { return 32768, 60999 }
 	}
-	return &Enricher{
+	e := &Enricher{
 		cfg:      cfg,
-		host:     &event.Identity{Class: event.ClassHost, Node: cfg.Node},
-		unknown:  &event.Identity{Class: event.ClassUnknown, Node: cfg.Node},
+		nobody:   &event.Identity{Class: event.ClassUnknown},
 		external: &event.Identity{Class: event.ClassExternal},
-		parties:  newIdentities(cfg.Identities),
-		kernel:   map[string]*event.Identity{},
 		pending:  map[event.Conn]uint8{},
+		again:    newAgain(),
 	}
+	e.settle("")
+	return e
+}
+
+// settle makes what depends on where the node is.
+func (e *Enricher) settle(zone string) {
+	node := e.cfg.Node
+	e.host = &event.Identity{Class: event.ClassHost, Node: node, Zone: zone}
+	e.node = &event.Identity{Class: event.ClassNode, Node: node, Zone: zone}
+	e.unknown = &event.Identity{Class: event.ClassUnknown, Node: node, Zone: zone}
+	e.parties = newIdentities[party](e.cfg.Identities)
+	e.ends = newIdentities[end](e.cfg.Identities)
+	e.kernel = map[string]*event.Identity{}
 }
 
 // Identify fills in the ends of f as well as they are known now, and who opened
 // it, where that was not seen and the ports tell. Not final: the owner of the
-// local socket is not known for certain, and Again will look for it.
+// local socket is not known for certain, and Again will look for it. A
+// connection that turns out to be another place's is Carried afterwards.
 func (e *Enricher) Identify(f *event.Flow) (final bool) {
 	final = e.identify(f)
 	if final {
@@ -128,160 +184,36 @@ func (e *Enricher) Again(find func(event.Conn) *event.Flow) {
 
 // Losses tells of what was not identified for want of room.
 func (e *Enricher) Losses() []event.Loss {
-	if e.unnamed == 0 {
-		return nil
+	var out []event.Loss
+	if e.unnamed > 0 {
+		out = append(out, event.Loss{
+			Stage: "identity", Count: e.unnamed,
+			Hint: "connections came faster than their owners could be looked up: some have no process name",
+		})
 	}
-	return []event.Loss{{
-		Stage: "identity", Count: e.unnamed,
-		Hint: "connections came faster than their owners could be looked up: some have no process name",
-	}}
+	if e.again.unasked > 0 {
+		out = append(out, event.Loss{
+			Stage: "translation", Count: e.again.unasked,
+			Hint: "connections to Services came faster than the host could be asked who serves them: some name the Service alone",
+		})
+	}
+	if e.cfg.Cluster != nil {
+		out = append(out, e.cfg.Cluster.Losses()...)
+	}
+	return out
 }
 
 func (e *Enricher) identify(f *event.Flow) (final bool) {
 	e.opener(f)
-	f.Remote = e.external
-	if e.cfg.Own != nil && e.cfg.Own(f.Conn.Remote) {
-		f.Remote = e.host
-	}
 	owner, known, final := e.owner(f)
-	if known && owner.Kernel {
-		f.Local = e.kernelParty(kernelService(f))
-		return final
-	}
-	f.Local = e.party(f, owner, known)
-	return final
-}
-
-// owner finds who holds the socket of a connection. What only sends or answers
-// below sockets (echo replies, later fragments) has none to look for.
-func (e *Enricher) owner(f *event.Flow) (o socket.Owner, known, final bool) {
-	if e.cfg.Sockets == nil || f.Conn.Kind != event.ConnPlain && f.Cookie == 0 {
-		return o, false, true
-	}
-	if f.Cookie != 0 {
-		if o, known = e.cfg.Sockets.Owner(f.Cookie); known && o.Final {
-			return o, true, true
-		}
-	}
-	if !known && ofTheStack(&f.Conn) {
-		return o, false, true
-	}
-	byPlace, found := e.cfg.Sockets.Find(&f.Conn)
-	// What systemd makes or listens for is not for itself.
-	known = known && o.PID != 1
-	switch {
-	case !found:
-		return o, known, false
-	case f.Cookie != 0 && !byPlace.Kernel:
-		// A socket of which a listing does not know the cookie is younger than it,
-		// and perhaps another than was found at its place.
-		byPlace.Final = false
-	}
-	return byPlace, byPlace.Final || byPlace.PID != 1, byPlace.Final
-}
-
-// ofTheStack: neighbour discovery, multicast reports, echo replies and errors
-// are sent by the network stack itself, through sockets that nobody holds. Only
-// a process that sends such things by a socket of its own is known at once.
-func ofTheStack(c *event.Conn) bool {
-	const igmp = 2
-	switch c.Protocol {
-	case event.ICMP, event.ICMPv6:
-		return c.Kind != event.ConnEchoOpenedLocal
-	case igmp:
+	switch id := e.local(f, owner, known); {
+	case id == nil:
+		// Its socket is in another namespace, and there it is a connection.
+		e.cfg.Flows.Carry(f.Conn)
 		return true
+	default:
+		f.Local = id
 	}
-	return false
-}
-
-func (e *Enricher) kernelParty(service string) *event.Identity {
-	id := e.kernel[service]
-	if id == nil {
-		id = &event.Identity{Class: event.KernelService(service), Node: e.cfg.Node}
-		e.kernel[service] = id
-	}
-	return id
-}
-
-// party gives the identity of a process, or of what its cgroup is for.
-func (e *Enricher) party(f *event.Flow, o socket.Owner, known bool) *event.Identity {
-	if !known && (o.PID == 1 || e.mayBeKernel(f)) {
-		return e.unknown
-	}
-	// The process's own group goes first: systemd opens sockets for services.
-	p := party{cgroup: f.Cgroup, pid: o.PID, name: o.Name}
-	if o.Cgroup != 0 {
-		p.cgroup = o.Cgroup
-	}
-	var info *cgroup.Info
-	if e.cfg.Cgroups != nil && p.cgroup != 0 {
-		info, _ = e.cfg.Cgroups.Info(p.cgroup)
-	}
-	if info == nil {
-		p.cgroup = 0 // another time it may be found
-		info = &cgroup.Info{}
-	}
-	p.class = e.class(f, info, known)
-	if known || info.Container != "" || info.Unit != "" {
-		return e.intern(p, info)
-	}
-	if p.class == event.ClassHost {
-		return e.host
-	}
-	return e.unknown
-}
-
-func (e *Enricher) class(f *event.Flow, info *cgroup.Info, known bool) event.Class {
-	switch {
-	case info.Container != "":
-		return event.ClassContainer
-	case known, info.Unit != "", e.cfg.Netns == 0, e.cfg.Netns == f.Conn.Netns:
-		return event.ClassHost
-	}
-	return event.ClassUnknown
-}
-
-func (e *Enricher) intern(p party, info *cgroup.Info) *event.Identity {
-	id := e.parties.get(p)
-	if id == nil {
-		id = &event.Identity{
-			Class: p.class, Node: e.cfg.Node,
-			Container: info.Container, PodUID: info.PodUID, Unit: info.Unit,
-			Process: p.name.String(), PID: p.pid,
-		}
-		e.parties.put(p, id)
-	}
-	return id
-}
-
-// mayBeKernel: a socket of the kernel carries the cgroup of whoever happened to
-// run when it was made. Until a listing has told, nobody gets the blame.
-func (e *Enricher) mayBeKernel(f *event.Flow) bool {
-	return e.cfg.Sockets != nil && f.Conn.Kind == event.ConnPlain && kernelService(f) != ""
-}
-
-// opener tells who opened a connection that is older than the agent: the end
-// that listens is the server. It says nothing where that does not decide.
-func (e *Enricher) opener(f *event.Flow) {
-	c := &f.Conn
-	if f.OpenedBy != event.OpenerUnknown || c.Kind != event.ConnPlain || c.LocalPort == 0 || c.RemotePort == 0 ||
-		e.cfg.Sockets == nil || e.cfg.Sockets.Generation() == 0 {
-		return
-	}
-	low, high := e.cfg.Ephemeral(c.Netns)
-	client := func(port uint16) bool { return port >= low && port <= high }
-	listens := e.cfg.Sockets.Listening(c)
-	if c.Protocol == event.UDP {
-		// Clients are bound and not connected as servers are: ports decide.
-		listens = listens && !client(c.LocalPort)
-		if listens && !client(c.RemotePort) {
-			return
-		}
-	}
-	switch {
-	case listens:
-		f.OpenedBy = event.OpenerRemote
-	case client(c.LocalPort) && !client(c.RemotePort) && (c.Protocol == event.TCP || c.Protocol == event.UDP || c.Protocol == event.SCTP):
-		f.OpenedBy = event.OpenerLocal
-	}
+	f.Remote = e.remote(f)
+	return final
 }

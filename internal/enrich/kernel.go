@@ -60,3 +60,18 @@ func kernelService(f *event.Flow) string {
 	}
 	return name
 }
+
+func (e *Enricher) kernelParty(service string) *event.Identity {
+	id := e.kernel[service]
+	if id == nil {
+		id = &event.Identity{Class: event.KernelService(service), Node: e.cfg.Node}
+		e.kernel[service] = id
+	}
+	return id
+}
+
+// mayBeKernel: a socket of the kernel carries the cgroup of whoever happened to
+// run when it was made. Until a listing has told, nobody gets the blame.
+func (e *Enricher) mayBeKernel(f *event.Flow) bool {
+	return e.cfg.Sockets != nil && f.Conn.Kind == event.ConnPlain && kernelService(f) != ""
+}

@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package enrich
+
+import (
+	"time"
+
+	"github.com/orb8/orb8/internal/cluster"
+	"github.com/orb8/orb8/internal/event"
+)
+
+// again is why connections are looked at more than once.
+type again struct {
+	// Namespaces that were met, and whose each was; those that are another's now.
+	spaces map[uint32]string
+	moved  map[uint32]bool
+	// As of which the namespaces are.
+	generation uint64
+	// Connections that began with a holder of an address that has gone, as far as
+	// is known: when there is another, it is not theirs.
+	former []event.Conn
+	// Connections of which the host was asked, and when.
+	asked   map[event.Conn]int64
+	unasked uint64
+	now     int64
+	swept   int64
+}
+
+const (
+	// Namespaces remembered: beyond, they are met again.
+	maxSpaces = 8192
+	// Connections with a former holder that are met in one epoch.
+	maxFormer = 8192
+	// After so long no answer comes.
+	noAnswer = int64(10 * time.Second)
+)
+
+func newAgain() again {
+	return again{spaces: map[uint32]string{}, moved: map[uint32]bool{}, asked: map[event.Conn]int64{}}
+}
+
+// met notes whose a namespace is.
+func (a *again) met(netns uint32, uid string) {
+	if _, ok := a.spaces[netns]; !ok {
+		if len(a.spaces) >= maxSpaces {
+			clear(a.spaces)
+		}
+		a.spaces[netns] = uid
+	}
+}
+
+// late notes a connection that is older than who has its other side's address.
+func (a *again) late(c event.Conn) {
+	if len(a.former) < maxFormer {
+		a.former = append(a.former, c)
+	}
+}
+
+// Update takes in what an Inbox of the cluster gave, which namespaces have
+// become whose, and how connections are translated, and looks again at the
+// connections that this concerns. Call it once an epoch, before its connections
+// are identified, and before a question. Who was told to be an end of a
+// connection stays it; a new holder of its address begins with a new connection.
+func (e *Enricher) Update(changes []cluster.Change, synced bool, now time.Time) {
+	m := e.cfg.Cluster
+	if m == nil {
+		return
+	}
+	e.again.now = now.UnixNano()
+	touched := m.Apply(changes, synced)
+	m.Sweep(now)
+	if own := m.NodeIdentity(e.cfg.Node); own != nil && own.Zone != e.host.Zone {
+		e.settle(own.Zone)
+	}
+	if e.movedSpaces() || touched.Any() {
+		e.cfg.Flows.Each(func(f *event.Flow) { e.look(f, touched) })
+		clear(e.again.moved)
+	}
+	for _, c := range e.again.former {
+		if f := e.cfg.Flows.Get(c); f != nil && e.succeeded(f) {
+			e.retire(c)
+		}
+	}
+	e.again.former = e.again.former[:0]
+	if e.cfg.Translations != nil {
+		e.cfg.Translations.Answers(e.answer)
+		e.sweepAsked()
+	}
+}
+
+// movedSpaces finds the namespaces that are another pod's than they were, or of
+// which it has become known whose they are.
+func (e *Enricher) movedSpaces() bool {
+	a := &e.again
+	if e.cfg.Sandboxes == nil {
+		return false
+	}
+	generation := e.cfg.Sandboxes.Generation()
+	if generation == a.generation {
+		return false
+	}
+	a.generation = generation
+	for netns, was := range a.spaces {
+		if uid, _ := e.cfg.Sandboxes.Pod(netns); uid != was && uid != "" {
+			a.spaces[netns] = uid
+			a.moved[netns] = true
+		}
+	}
+	return len(a.moved) > 0
+}
+
+// look looks at a connection again, if what was touched concerns it. What has
+// been retired keeps the names that it had.
+func (e *Enricher) look(f *event.Flow, touched *cluster.Touched) {
+	c := f.Conn
+	if c.Reserved != [2]byte{} || f.Local == nil {
+		return
+	}
+	moved := len(e.again.moved) > 0 && e.again.moved[c.Netns]
+	if moved && f.Local.PodUID != "" && !e.is(f.Local.PodUID, e.again.spaces[c.Netns]) {
+		e.retire(c)
+		return
+	}
+	remote := touched.Address(c.Remote) || f.NAT != nil && touched.Address(f.NAT.Remote)
+	if !moved && !remote && !(touched.Pods() && touched.Pod(f.Local.PodUID)) {
+		return
+	}
+	e.identify(f)
+	if remote && !f.Carried && e.succeeded(f) {
+		e.retire(c)
+	}
+}
+
+// is tells whether two UIDs are one pod's: a static pod has two.
+func (e *Enricher) is(a, b string) bool {
+	if a == b {
+		return true
+	}
+	p := e.cfg.Cluster.Pod(b)
+	return p != nil && p.UID == a
+}
+
+// succeeded: the address of the other side has another holder than when the
+// connection began.
+func (e *Enricher) succeeded(f *event.Flow) bool {
+	ip := f.Conn.Remote
+	if f.NAT != nil && !f.NAT.OfSocket {
+		ip = f.NAT.Remote
+	}
+	now := e.cfg.Cluster.Now(ip)
+	if now == nil || f.Remote == nil {
+		return false
+	}
+	then := f.Remote
+	if then.Class == event.ClassService || ip == f.Conn.Local {
+		return false
+	}
+	return then.PodUID != now.PodUID || then.Node != now.Node
+}
+
+func (e *Enricher) retire(c event.Conn) {
+	delete(e.pending, c)
+	delete(e.again.asked, c)
+	e.cfg.Flows.Retire(c)
+}
+
+// want asks the host for a connection's translation.
+func (e *Enricher) want(f *event.Flow) {
+	a := &e.again
+	if e.cfg.Translations == nil || f.Conn.Kind != event.ConnPlain || f.Conn.RemotePort == 0 || f.Conn.Reserved != [2]byte{} {
+		return
+	}
+	if _, already := a.asked[f.Conn]; already {
+		return
+	}
+	if len(a.asked) >= e.cfg.Pending {
+		a.unasked++
+		return
+	}
+	a.asked[f.Conn] = a.now
+	e.cfg.Translations.Want(f.Conn, f.Conn.Netns == e.cfg.Netns)
+}
+
+func (e *Enricher) answer(c event.Conn, other *event.Translation) {
+	delete(e.again.asked, c)
+	if other == nil {
+		return
+	}
+	if f := e.cfg.Flows.Get(c); f != nil && f.Local != nil {
+		f.NAT = other
+		f.Remote = e.remote(f)
+	}
+}
+
+// sweepAsked forgets what was asked and had no answer: there was no room for the
+// question.
+func (e *Enricher) sweepAsked() {
+	a := &e.again
+	if a.now-a.swept < noAnswer && a.now >= a.swept {
+		return
+	}
+	a.swept = a.now
+	for c, at := range a.asked {
+		if a.now-at > noAnswer || at > a.now {
+			delete(a.asked, c)
+		}
+	}
+}

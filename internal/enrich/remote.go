@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package enrich
+
+import (
+	"github.com/orb8/orb8/internal/cluster"
+	"github.com/orb8/orb8/internal/event"
+)
+
+// end is what makes a remote end one and not another, where it is more than who
+// has the address.
+type end struct {
+	base    *event.Identity
+	service string
+	// The node's API server.
+	api bool
+}
+
+// remote gives the identity of the other side, by who had its address when the
+// connection was first seen.
+func (e *Enricher) remote(f *event.Flow) *event.Identity {
+	c := &f.Conn
+	if e.cfg.Cluster == nil {
+		if e.cfg.Own != nil && e.cfg.Own(c.Remote) {
+			return e.host
+		}
+		return e.external
+	}
+	if c.Remote == c.Local || isLoopback(&c.Remote) {
+		return e.itself(f)
+	}
+	if f.OpenedBy == event.OpenerRemote {
+		return e.holder(f, c.Remote)
+	}
+	if s := e.cfg.Cluster.Service(c.Remote, c.RemotePort, c.Protocol); s != nil {
+		return e.served(f, s)
+	}
+	id := e.holder(f, c.Remote)
+	if id.Class == event.ClassNode {
+		if s := e.cfg.Cluster.NodePort(c.RemotePort, c.Protocol); s != nil {
+			return e.served(f, s)
+		}
+	}
+	return e.behind(f, e.atPort(id, c.Remote, c.RemotePort, c.Protocol))
+}
+
+// served is who serves a connection to a Service: until the host has said so,
+// the Service.
+func (e *Enricher) served(f *event.Flow, s *event.Identity) *event.Identity {
+	t := f.NAT
+	switch {
+	case t == nil:
+		if f.Conn.Netns != e.cfg.Netns {
+			e.want(f)
+		}
+		return s
+	case t.OfSocket:
+		return s
+	}
+	id := e.itself(f)
+	if t.Remote != f.Conn.Local {
+		id = e.atPort(e.holder(f, t.Remote), t.Remote, t.RemotePort, f.Conn.Protocol)
+	}
+	return e.intoEnd(end{base: id, service: s.Service})
+}
+
+// behind adds the Service that an endpoint is asked as: in the host's namespace
+// the packets show the endpoint where the socket asked for the Service, and who
+// asks for a Service without an address has its endpoints' from the beginning.
+func (e *Enricher) behind(f *event.Flow, id *event.Identity) *event.Identity {
+	c := &f.Conn
+	service := ""
+	switch {
+	case f.NAT != nil && f.NAT.OfSocket:
+		if s := e.asked(f); s != nil {
+			service = s.Service
+		}
+	case f.NAT == nil && c.Netns == e.cfg.Netns && e.cfg.Cluster.Endpoint(c.Remote, c.RemotePort, c.Protocol):
+		e.want(f)
+	default:
+		service = e.cfg.Cluster.Headless(c.Remote, c.RemotePort, c.Protocol)
+	}
+	if service == "" && f.Remote != nil && f.Remote.Class == id.Class && f.Remote.PodUID == id.PodUID {
+		service = f.Remote.Service // it does not serve there any more
+	}
+	if service == "" {
+		return id
+	}
+	return e.intoEnd(end{base: id, service: service})
+}
+
+// asked is the Service that a socket of the host's asked for.
+func (e *Enricher) asked(f *event.Flow) *event.Identity {
+	t := f.NAT
+	if s := e.cfg.Cluster.Service(t.Remote, t.RemotePort, f.Conn.Protocol); s != nil {
+		return s
+	}
+	if id, _ := e.cfg.Cluster.Holder(t.Remote, f.First); id != nil && id.Class == event.ClassNode || e.own(t.Remote) {
+		return e.cfg.Cluster.NodePort(t.RemotePort, f.Conn.Protocol)
+	}
+	return nil
+}
+
+// holder is who had an address when the connection was first seen. That nobody
+// has it any more takes no name away.
+func (e *Enricher) holder(f *event.Flow, ip event.IP) *event.Identity {
+	m := e.cfg.Cluster
+	id, standing := m.Holder(ip, f.First)
+	switch {
+	case standing == cluster.Held:
+		return id
+	case standing == cluster.Past:
+		e.again.late(f.Conn)
+		return id
+	case standing == cluster.Between:
+		e.again.late(f.Conn)
+		return e.nobody
+	case e.own(ip):
+		return e.node
+	}
+	if s := m.Service(ip, 0, 0); s != nil {
+		return s // another port of it, or an echo
+	}
+	switch {
+	case wasNamed(f, ip):
+		return f.Remote
+	case m.Synced():
+		return e.external
+	}
+	return e.nobody
+}
+
+// wasNamed tells that it was known once who has an address of the other side.
+func wasNamed(f *event.Flow, ip event.IP) bool {
+	if f.Remote == nil {
+		return false
+	}
+	switch f.Remote.Class {
+	case event.ClassUnknown, event.ClassExternal:
+		return false
+	case event.ClassService:
+		return ip == f.Conn.Remote // else it is who serves there that is asked for
+	}
+	return true
+}
+
+// atPort tells the API server from the node that it is on, and from an address
+// that is nobody's.
+func (e *Enricher) atPort(id *event.Identity, ip event.IP, port uint16, protocol event.Protocol) *event.Identity {
+	if id.Class == event.ClassPod || !e.cfg.Cluster.APIServer(ip, port, protocol) {
+		return id
+	}
+	return e.intoEnd(end{base: id, api: true})
+}
+
+// itself is the local end seen from outside: what it says to localhost or to its
+// own address stays with it.
+func (e *Enricher) itself(f *event.Flow) *event.Identity {
+	switch l := f.Local; {
+	case f.Conn.Netns == e.cfg.Netns:
+		return e.host
+	case l.Class == event.ClassPod:
+		if id := e.cfg.Cluster.Identity(l.PodUID); id != nil {
+			return id
+		}
+		return e.podParty(party{}, l.PodUID, nothing)
+	}
+	return e.unknown
+}
+
+func (e *Enricher) own(ip event.IP) bool { return e.cfg.Own != nil && e.cfg.Own(ip) }
+
+func (e *Enricher) intoEnd(k end) *event.Identity {
+	if k.base.Service == k.service && !k.api {
+		return k.base
+	}
+	id := e.ends.get(k)
+	if id == nil {
+		made := *k.base
+		id = &made
+		id.Service = k.service
+		if k.api {
+			id.Class = event.ClassAPIServer
+		}
+		e.ends.put(k, id)
+	}
+	return id
+}
+
+func isLoopback(ip *event.IP) bool {
+	if *(*[12]byte)(ip[:12]) == ([12]byte{10: 0xff, 11: 0xff}) {
+		return ip[12] == 127
+	}
+	return *ip == event.IP{15: 1}
+}
