@@ -143,7 +143,7 @@ func (s *Sandboxes) bind(b *sandbox) {
 // oldest is the network namespace of a pod's oldest process; 0 where none is
 // seen. What the runtime runs beside the containers does not count.
 func (s *Sandboxes) oldest(group string) (inode uint32) {
-	first := uint64(math.MaxUint64)
+	first, lowest := uint64(math.MaxUint64), uint32(0)
 	for _, g := range append(s.cfg.Groups.Children(group), group) {
 		if cgroup.ParseBelow(s.base(), g).Container == "" {
 			continue
@@ -151,8 +151,9 @@ func (s *Sandboxes) oldest(group string) (inode uint32) {
 		pids, _ := s.cfg.Groups.Processes(g) // those that could be read
 		for _, pid := range pids[:min(len(pids), maxProcesses)] {
 			in, start, err := netns.OfProcess(s.cfg.Proc, pid)
-			if err == nil && start < first {
-				inode, first = in, start
+			// Within one tick of the clock, numbers count up.
+			if err == nil && (start < first || start == first && pid < lowest) {
+				inode, first, lowest = in, start, pid
 			}
 		}
 	}
@@ -267,7 +268,7 @@ func (s *Sandboxes) list(dir string, depth int, groups map[string]bool) {
 func (s *Sandboxes) findRoots(dir string, depth int) []string {
 	const deepest = 6
 	for _, child := range s.cfg.Groups.Children(dir) {
-		if root, ok := cgroup.PodsRoot(filepath.Join(child, probe)); ok && root == child {
+		if root, ok := cgroup.PodsRoot(filepath.Join(child, anyPod)); ok && root == child {
 			s.mu.Lock()
 			if len(s.roots) < maxRoots && !slices.Contains(s.roots, root) {
 				s.roots = append(s.roots, root)
@@ -282,5 +283,5 @@ func (s *Sandboxes) findRoots(dir string, depth int) []string {
 	return slices.Clone(s.roots)
 }
 
-// probe is how a pod may be named.
-const probe = "pod00000000000000000000000000000000"
+// anyPod is how a pod may be named.
+const anyPod = "pod00000000000000000000000000000000"
