@@ -116,6 +116,17 @@ func (w *Watcher) open(inode uint32) (int, error) {
 	return -1, ErrGone
 }
 
+// Open opens a namespace, for what can be asked without entering it: that takes
+// no capability where it is mounted on a file. While the file is open it keeps
+// the namespace alive. Errors are those of Enter.
+func (w *Watcher) Open(inode uint32) (*os.File, error) {
+	fd, err := w.open(inode)
+	if err != nil {
+		return nil, fmt.Errorf("open network namespace %d: %w", inode, err)
+	}
+	return os.NewFile(uintptr(fd), "network namespace"), nil
+}
+
 // paths are what a namespace is known by.
 func (w *Watcher) paths(inode uint32) []string {
 	w.mu.Lock()

@@ -43,6 +43,17 @@ func TestEnter(t *testing.T) {
 	named, _ := add(t, path)
 	w.meet(named, "ns", 0)
 	w.inside(named)
+	f, err := w.Open(named)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := inodeOfFD(int(f.Fd())); got != named || err != nil {
+		t.Errorf("opened %d instead of %d: %v", got, named, err)
+	}
+	_ = f.Close()
+	if _, err := w.Open(1); !errors.Is(err, ErrGone) {
+		t.Errorf("open what is not: %v", err)
+	}
 
 	r := settle(t)
 	w.inside(r.inode) // never found: by looking for it
