@@ -26,6 +26,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type tapped interface {
 	Flows() []event.Flow
 	Audit() []store.InterfaceAudit
+	// Where the tap of a place is.
+	Iface(p bpftest.Place) event.Iface
 }
 
 // talk is one exchange as the sockets at its ends know it.
@@ -92,7 +94,10 @@ func everyPacket(t *testing.T, l *bpftest.Layout, how flow.Attach) {
 	requireAttachment(t, how)
 	topo := l.Topology(t)
 	warm(topo)
-	node := tap(t, topo, how)
+	everyTalk(t, topo, tap(t, topo, how))
+}
+
+func everyTalk(t *testing.T, topo *bpftest.Topology, node tapped) {
 	for _, v6 := range topo.Families() {
 		for _, traffic := range traffics {
 			r := round{t, fmt.Sprintf("%s, IPv6 %v", traffic.name, v6), topo, node, counted(node.Audit())}
@@ -165,7 +170,7 @@ func (r *round) errorf(format string, args ...any) {
 func (r *round) places(after map[event.Iface]passages, out, back uint64) {
 	r.t.Helper()
 	for i, p := range r.topo.Places {
-		iface := ifaceOf(p)
+		iface := r.node.Iface(p)
 		now, ok := after[iface]
 		if ok == (p.Role == bpftest.Member) {
 			r.errorf("%s (%s, number %d on the way): tapped is %v", p.Name, p.Role, i+1, ok)
@@ -209,7 +214,7 @@ func (r *round) ends(k talk) (out, back uint64) {
 	r.t.Helper()
 	ports := map[uint16]bool{k.client.Port(): true, k.seen.Port(): true}
 	places := r.topo.Places
-	client, server := ifaceOf(places[0]), ifaceOf(places[len(places)-1])
+	client, server := r.node.Iface(places[0]), r.node.Iface(places[len(places)-1])
 	var atClient, atServer []event.Traffic
 	for _, f := range r.node.Flows() {
 		c := f.Conn

@@ -4,6 +4,7 @@ package lab
 
 import (
 	"errors"
+	"os"
 	"testing"
 	"time"
 
@@ -27,10 +28,13 @@ func requireAttachment(t *testing.T, how flow.Attach) {
 type nodes struct {
 	t   *testing.T
 	all []*node
+	// They enter no namespace.
+	outside bool
 }
 
 type node struct {
 	host  *bpftest.Netns
+	pods  []*bpftest.Pod
 	tap   *flow.Tap
 	flows *store.Flows
 }
@@ -38,14 +42,25 @@ type node struct {
 // tap taps a topology.
 func tap(t *testing.T, topo *bpftest.Topology, how flow.Attach) tapped {
 	t.Helper()
+	return (&nodes{t: t}).tap(topo, how)
+}
+
+// tapOutside taps it by agents that may not enter the pods.
+func tapOutside(t *testing.T, topo *bpftest.Topology, how flow.Attach) tapped {
+	t.Helper()
+	return (&nodes{t: t, outside: true}).tap(topo, how)
+}
+
+func (n *nodes) tap(topo *bpftest.Topology, how flow.Attach) tapped {
+	t := n.t
+	t.Helper()
 	bpftest.Settle(t, topo.Places)
-	n := &nodes{t: t}
 	for _, h := range topo.Hosts {
 		inside := map[uint32]*bpftest.Netns{h.Inode(): h.Netns}
 		for _, p := range h.Pods {
 			inside[p.Inode()] = p.Netns
 		}
-		one := &node{host: h.Netns, flows: store.NewFlows(store.Limits{Timeout: time.Hour})}
+		one := &node{host: h.Netns, pods: h.Pods, flows: store.NewFlows(store.Limits{Timeout: time.Hour})}
 		cfg := flow.Config{Attach: how, StateDir: t.TempDir(), Enter: func(netns uint32, fn func() error) (err error) {
 			in := inside[netns]
 			if in == nil {
@@ -54,6 +69,12 @@ func tap(t *testing.T, topo *bpftest.Topology, how flow.Attach) tapped {
 			in.Do(func() { err = fn() })
 			return err
 		}}
+		if n.outside {
+			cfg.Enter, cfg.FromOutside = nil, func(netns uint32) (f *os.File, err error) {
+				inside[netns].Do(func() { f, err = os.Open("/proc/thread-self/ns/net") })
+				return f, err
+			}
+		}
 		h.Do(func() {
 			var err error
 			if one.tap, err = flow.Open(cfg); err != nil {
@@ -131,4 +152,18 @@ func (n *nodes) Audit() (out []store.InterfaceAudit) {
 		}
 	}
 	return out
+}
+
+// Iface is the place's own interface, or the host's end of a pod's.
+func (n *nodes) Iface(p bpftest.Place) event.Iface {
+	n.t.Helper()
+	i := ifaceOf(p)
+	for _, one := range n.all {
+		for _, pod := range one.pods {
+			if n.outside && pod.Netns == p.Netns {
+				i.Index = uint32(pod.Host.Link(pod.HostEnd).Attrs().Index)
+			}
+		}
+	}
+	return i
 }

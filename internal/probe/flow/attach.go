@@ -14,7 +14,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/orb8/orb8/internal/event"
-	"github.com/orb8/orb8/internal/netns"
 )
 
 // port is one interface that the tap is on, was on, or could not get on.
@@ -31,6 +30,8 @@ type port struct {
 	moves     int  // how often it was put first again
 	rival     string
 	removed   int // how often another took it off
+	// Of another namespace, at the own end of its veth.
+	outside bool
 }
 
 // attachment is one program on one interface.
@@ -60,6 +61,9 @@ func (t *Tap) syncInside(s *space) error {
 	for _, l := range links {
 		t.consider(s, l, func(index int) netlink.Link { return there[index] }, true)
 	}
+	if s.own {
+		t.leaveEnds(there)
+	}
 	for index, p := range s.ports {
 		if there[int(index)] == nil {
 			t.leave(p, gone)
@@ -79,6 +83,9 @@ func (t *Tap) syncSome(s *space, n *notice) error {
 			if p := s.ports[index]; p != nil {
 				survey = survey || stacks(p.kind)
 				t.leave(p, gone)
+			}
+			if s.own {
+				t.leaveEnd(index)
 			}
 		case err != nil:
 			return fmt.Errorf("look at interface %d: %w", index, err)
@@ -107,11 +114,19 @@ func master(index int) netlink.Link {
 
 // consider has an interface tapped, or not, as it should be.
 func (t *Tap) consider(s *space, l netlink.Link, master func(int) netlink.Link, recheck bool) {
-	p := s.ports[uint32(l.Attrs().Index)]
+	if s.own {
+		defer t.considerEnd(l, recheck)
+	}
 	if reason := t.untapped(l, master); reason != "" {
-		t.leave(p, reason)
+		t.leave(s.ports[uint32(l.Attrs().Index)], reason)
 		return
 	}
+	t.keep(s, l, recheck)
+}
+
+// keep has an interface tapped, if it is not.
+func (t *Tap) keep(s *space, l netlink.Link, recheck bool) {
+	p := s.ports[uint32(l.Attrs().Index)]
 	if p != nil && p.gone.IsZero() {
 		t.renamed(p, l.Attrs().Name)
 		if p.How != "" && (!recheck || t.recheck(p)) {
@@ -176,12 +191,15 @@ func (t *Tap) renamed(p *port, name string) {
 // attach taps one interface in both directions or not at all.
 func (t *Tap) attach(s *space, l netlink.Link) {
 	a := l.Attrs()
-	p := &port{space: s, kind: l.Type(), Interface: event.Interface{
+	p := &port{space: s, kind: l.Type(), outside: t.fromOutside(s), Interface: event.Interface{
 		Iface: event.Iface{Netns: s.Netns, Index: uint32(a.Index)},
 		Name:  a.Name,
 		// It counts its own messages, keepalives and handshakes among them.
 		OwnMessages: l.Type() == "wireguard",
 	}}
+	if p.outside {
+		p.Note = atOwnEnd
+	}
 	old := s.ports[p.Iface.Index]
 	if old == nil {
 		old = t.takeLeft(p.Iface)
@@ -235,7 +253,7 @@ func (t *Tap) attachBoth(s *space, p *port, l netlink.Link, again bool) error {
 	if s.own && !p.slot {
 		p.slot = t.takeSlot(p.Iface.Index)
 	}
-	before, err := readDevice(p.Iface.Index)
+	before, err := p.read()
 	if err != nil {
 		return err
 	}
@@ -247,7 +265,7 @@ func (t *Tap) attachBoth(s *space, p *port, l netlink.Link, again bool) error {
 		p.release()
 		return explain(err)
 	}
-	after, err := readDevice(p.Iface.Index)
+	after, err := p.read()
 	if err != nil {
 		p.release()
 		return err
@@ -290,34 +308,6 @@ func (t *Tap) attachPrograms(p *port, progs *instance, tcx bool) error {
 	return t.attachClsact(p, progs)
 }
 
-// detach ends the tap on one interface and keeps its account, which is read up
-// to this moment where the interface is still there.
-func (t *Tap) detach(p *port) {
-	before, err1 := readDevice(p.Iface.Index)
-	t.locked(p.release)
-	after, err2 := readDevice(p.Iface.Index)
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if err1 == nil {
-		p.low.read(before)
-	}
-	if err2 == nil {
-		p.high.read(after)
-	} else {
-		p.Unread = true
-	}
-	p.gone = time.Now()
-	t.log.Info("Detached flow probe", "interface", p.Name, "netns", p.Iface.Netns)
-}
-
-func (p *port) release() {
-	for _, c := range p.links {
-		// The interface has usually taken the attachment along already.
-		_ = c.Close()
-	}
-	p.links, p.How = nil, ""
-}
-
 // clean removes what killed processes left in the namespace.
 func (t *Tap) clean(s *space) {
 	s.cleaned = true
@@ -328,62 +318,4 @@ func (t *Tap) clean(s *space) {
 	if err != nil {
 		t.log.Warn("cannot look for what an earlier agent left", "error", err)
 	}
-}
-
-// abandon is release where the interface cannot be reached any more.
-func (p *port) abandon() {
-	for _, c := range p.links {
-		switch l := c.(type) {
-		case tcxLink:
-			_ = l.Close()
-		case clsactQdisc:
-			l.owner.dropQdisc(l.iface)
-		}
-	}
-	p.links = nil
-	p.release()
-}
-
-func (t *Tap) detachAll() error {
-	t.attaching.Lock()
-	defer t.attaching.Unlock()
-	t.mu.Lock()
-	t.closed = true
-	spaces := t.spaces
-	t.spaces, t.left, t.queue = map[uint32]*space{}, nil, nil
-	t.mu.Unlock()
-	var err error
-	for _, s := range spaces {
-		err = errors.Join(err, t.detachSpace(s))
-	}
-	if t.owner != nil {
-		err = errors.Join(err, t.owner.Close())
-		t.owner = nil
-	}
-	return err
-}
-
-// detachSpace leaves one namespace. TCX links end from anywhere; a clsact filter
-// is removed where it is.
-func (t *Tap) detachSpace(s *space) (err error) {
-	outside := func() error {
-		var err error
-		for _, p := range s.ports {
-			for _, c := range p.links {
-				err = errors.Join(err, c.Close())
-			}
-			p.links = nil
-		}
-		return err
-	}
-	if t.owner == nil {
-		err = outside()
-	} else if err = t.enter(s, outside); errors.Is(err, netns.ErrGone) {
-		err = nil // and its filters with it
-	}
-	for c, p := range s.programs {
-		err = errors.Join(err, p.Close())
-		delete(s.programs, c)
-	}
-	return err
 }

@@ -79,6 +79,9 @@ func tcxProgram(index int, parent uint32) string {
 // note is what status says of a port.
 func (t *Tap) note(p *port, before string) {
 	var notes []string
+	if p.outside {
+		notes = append(notes, atOwnEnd)
+	}
 	if before != "" {
 		notes = append(notes, "runs after "+before+", which may hide packets")
 	}
@@ -104,6 +107,9 @@ type hook struct {
 // hooks are both directions. What leaves by loopback comes in by it, so there
 // one tells all.
 func hooks(p *port, progs *instance) []hook {
+	if p.outside { // what this end receives, the other has sent
+		progs = &instance{Ingress: progs.Egress, Egress: progs.Ingress}
+	}
 	both := []hook{
 		{progs.Egress, ebpf.AttachTCXEgress, netlink.HANDLE_MIN_EGRESS},
 		{progs.Ingress, ebpf.AttachTCXIngress, netlink.HANDLE_MIN_INGRESS},

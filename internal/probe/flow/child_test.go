@@ -21,6 +21,9 @@ const childEnv = "ORB8_FLOW_TEST_CHILD"
 // child is a process with a tap on its own namespace, until it is killed.
 func child() int {
 	how, dir, _ := strings.Cut(os.Getenv(childEnv), ":")
+	if how, bare := strings.CutPrefix(how, "bare-"); bare {
+		return bareChild(how, dir)
+	}
 	if how == "sleep" {
 		_, _ = io.Copy(io.Discard, os.Stdin)
 		return 0

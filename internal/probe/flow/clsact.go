@@ -37,8 +37,8 @@ const (
 type clsactOwner struct {
 	token string
 	file  *os.File
-	made  map[event.Iface]bool
-	lines int // in the file
+	made  map[event.Iface]int // qdisc: ports that count on it
+	lines int                 // in the file
 }
 
 func newClsactOwner(dir string) (*clsactOwner, error) {
@@ -47,7 +47,7 @@ func newClsactOwner(dir string) (*clsactOwner, error) {
 	}
 	var b [4]byte
 	_, _ = rand.Read(b[:])
-	o := &clsactOwner{token: hex.EncodeToString(b[:]), made: map[event.Iface]bool{}}
+	o := &clsactOwner{token: hex.EncodeToString(b[:]), made: map[event.Iface]int{}}
 	var err error
 	o.file, err = os.OpenFile(tokenFile(dir, o.token), os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o600)
 	if err != nil {
@@ -63,16 +63,22 @@ func tokenFile(dir, token string) string { return filepath.Join(dir, "clsact-"+t
 
 // noteQdisc writes down that the qdisc is ours, before it is made.
 func (o *clsactOwner) noteQdisc(i event.Iface) error {
-	o.made[i] = true
+	o.made[i]++
+	return o.write(i)
+}
+
+func (o *clsactOwner) write(i event.Iface) error {
 	o.lines++
 	_, err := fmt.Fprintf(o.file, "%d %d\n", i.Netns, i.Index)
 	return err
 }
 
-// dropQdisc forgets a qdisc that is gone, now and then in the file, too: a node
-// sees many namespaces.
+// dropQdisc forgets a qdisc that is gone, or that one port less counts on, now
+// and then in the file, too: a node sees many namespaces.
 func (o *clsactOwner) dropQdisc(i event.Iface) {
-	delete(o.made, i)
+	if o.made[i]--; o.made[i] <= 0 {
+		delete(o.made, i)
+	}
 	if o.lines < 64+2*len(o.made) {
 		return
 	}
@@ -82,7 +88,7 @@ func (o *clsactOwner) dropQdisc(i event.Iface) {
 	}
 	o.lines = 0
 	for i := range maps.Clone(o.made) {
-		if o.noteQdisc(i) != nil {
+		if o.write(i) != nil {
 			return
 		}
 	}
@@ -101,12 +107,12 @@ func (t *Tap) attachClsact(p *port, progs *instance) error {
 		}
 		t.owner = owner
 	}
-	made, err := t.makeQdisc(p.Iface)
+	made, err := t.makeQdisc(t.device(p))
 	if err != nil {
 		return err
 	}
 	if made {
-		p.links = append(p.links, clsactQdisc{t.owner, p.Iface})
+		p.links = append(p.links, clsactQdisc{t.owner, t.device(p)})
 	}
 	for _, h := range hooks(p, progs) {
 		f := &netlink.BpfFilter{
@@ -152,7 +158,7 @@ func addFilter(f *netlink.BpfFilter) error {
 // makeQdisc tells whether the qdisc is orb8's to remove. One that another orb8
 // made is: whoever is the last on it removes it.
 func (t *Tap) makeQdisc(i event.Iface) (made bool, err error) {
-	ours := t.owner.made[i]
+	ours := t.owner.made[i] > 0
 	if err := t.owner.noteQdisc(i); err != nil {
 		return false, fmt.Errorf("note clsact qdisc: %w", err)
 	}
@@ -217,7 +223,7 @@ func (f clsactFilter) state() (attached bool, before string) {
 		a := other.Attrs()
 		b, ok := other.(*netlink.BpfFilter)
 		ours := ok && strings.HasPrefix(b.Name, filterPrefix)
-		if ok && b.Name == f.Name {
+		if ok && b.Name == f.Name && a.Handle == f.Handle && a.Priority == f.Priority {
 			return true, before
 		}
 		if !ours && before == "" {

@@ -147,11 +147,11 @@ const askAtOnce = 24
 func (r *counterReader) read(ports []*port) []*deviceCounters {
 	out := make([]*deviceCounters, len(ports))
 	var others []int
-	own := map[uint32]int{}
+	own := map[uint32][]int{} // an end of a veth may be two ports
 	for i, p := range ports {
 		switch {
-		case p.space.own:
-			own[p.Iface.Index] = i
+		case p.space.own, p.outside:
+			own[p.Iface.Index] = append(own[p.Iface.Index], i)
 		case p.space.nsid != unknownNsid:
 			others = append(others, i)
 		}
@@ -162,7 +162,7 @@ func (r *counterReader) read(ports []*port) []*deviceCounters {
 			return req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWSTATS)
 		})
 		for index, c := range devices {
-			if i, ok := own[index]; ok {
+			for _, i := range own[index] {
 				out[i] = &c
 			}
 		}

@@ -143,7 +143,7 @@ func (t *Tap) readPorts(which func(*port) *baseline) {
 		case r == nil:
 			p.Unread = true // it is on its way out
 		default:
-			which(p).read(*r)
+			which(p).read(p.counted(*r))
 			p.Unread = p.Unread && which(p) == &p.high
 		}
 	}

@@ -38,7 +38,7 @@ func (t *Tap) Follow(ctx context.Context) error {
 func (t *Tap) follow(ctx context.Context) error {
 	var w *watch
 	if err := t.own.do(func() (err error) {
-		w, err = openWatch()
+		w, err = openWatch(t.cfg.FromOutside == nil)
 		return err
 	}); err != nil {
 		return err
@@ -228,13 +228,23 @@ func (t *Tap) hearOf(s *space, c *change) {
 	switch {
 	case c.kind == unix.RTM_DELLINK:
 		delete(s.heard, c.index)
-		if c.last != nil && p != nil && (p.How != "" || p.Unread) {
-			low, high := p.low.end(*c.last), p.high.end(*c.last)
-			p.Unread = !low || !high
+		p.end(c.last)
+		if s.own {
+			t.onEnd(c.index).end(c.last)
 		}
 	case c.kind == unix.RTM_NEWLINK && (p == nil || p.How == ""):
 		if _, known := s.heard[c.index]; !known && len(s.heard) < maxQueue {
 			s.heard[c.index] = time.Now()
 		}
 	}
+}
+
+// end reads a port for the last time. Callers hold mu.
+func (p *port) end(last *deviceCounters) {
+	if last == nil || p == nil || p.How == "" && !p.Unread {
+		return
+	}
+	c := p.counted(*last)
+	low, high := p.low.end(c), p.high.end(c)
+	p.Unread = !low || !high
 }

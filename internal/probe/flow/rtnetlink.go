@@ -26,14 +26,15 @@ type change struct {
 	address *event.IP
 }
 
-// watch is one socket of the own namespace that hears of all namespaces: one
-// inside of another would keep it alive.
+// watch is one socket of the own namespace that hears of all namespaces, or of
+// the own one only: one inside of another would keep it alive.
 type watch struct{ file *os.File }
 
 const watchBuffer = 4 << 20
 
-// openWatch is for a thread in the own namespace.
-func openWatch() (*watch, error) {
+// openWatch is for a thread in the own namespace. To hear of all takes the
+// capability NET_BROADCAST.
+func openWatch(all bool) (*watch, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE)
 	if err != nil {
 		return nil, fmt.Errorf("follow interfaces: %w", err)
@@ -41,7 +42,9 @@ func openWatch() (*watch, error) {
 	w := &watch{os.NewFile(uintptr(fd), "rtnetlink")}
 	// Without the right to it the buffer is what it is; an overflow is noticed.
 	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, watchBuffer)
-	err = unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_LISTEN_ALL_NSID, 1)
+	if all {
+		err = unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_LISTEN_ALL_NSID, 1)
+	}
 	if err == nil {
 		err = unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
 	}

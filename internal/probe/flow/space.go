@@ -176,6 +176,9 @@ func (t *Tap) syncLocked(s *space, n *notice) error {
 		return errClosed
 	}
 	err := t.enter(s, func() error {
+		if t.fromOutside(s) {
+			return t.syncOutside(s)
+		}
 		if !s.same() {
 			return errReplaced
 		}
@@ -185,6 +188,12 @@ func (t *Tap) syncLocked(s *space, n *notice) error {
 		}
 		return t.syncInside(s)
 	})
+	t.conclude(s, err)
+	return err
+}
+
+// conclude notes how a namespace is after it was looked at.
+func (t *Tap) conclude(s *space, err error) {
 	if !s.own {
 		for c, p := range s.programs {
 			_ = p.Close() // what is attached keeps its own reference
@@ -200,16 +209,21 @@ func (t *Tap) syncLocked(s *space, n *notice) error {
 	if s.Problem != problem && problem != "" && !errors.Is(err, netns.ErrGone) && !errors.Is(err, errReplaced) {
 		t.log.Warn("network namespace not tapped", "netns", s.Netns, "name", s.Name, "error", err)
 	}
-	s.Problem = problem
+	tapped := 0
 	for _, p := range s.ports {
-		if problem == "" && p.How == "" && !p.Left {
+		switch {
+		case p.How != "":
+			tapped++
+		case problem == "" && !p.Left:
 			problem = p.Name + ": " + p.Problem
 		}
+	}
+	if problem == "" && tapped == 0 && t.fromOutside(s) {
+		problem = noOwnEnd
 	}
 	if s.Problem = problem; problem == "" && s.Tapped.IsZero() {
 		s.Tapped = time.Now()
 	}
-	return err
 }
 
 // late notes how long an interface carried packets before it was tapped: from
@@ -233,7 +247,7 @@ func (t *Tap) isClosed() bool {
 
 // enter runs fn on a thread that is in the namespace.
 func (t *Tap) enter(s *space, fn func() error) error {
-	if s.own {
+	if s.own || t.fromOutside(s) {
 		return t.own.do(fn)
 	}
 	if t.cfg.Enter == nil {
@@ -267,6 +281,14 @@ func (t *Tap) name(s *space) {
 func (t *Tap) depart(s *space) {
 	t.attaching.Lock()
 	defer t.attaching.Unlock()
+	if t.fromOutside(s) { // the own ends may be there still
+		_ = t.own.do(func() error {
+			for _, p := range s.ports {
+				t.leave(p, gone)
+			}
+			return nil
+		})
+	}
 	t.mu.Lock()
 	delete(t.spaces, s.Netns)
 	for _, p := range s.ports {

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -47,6 +48,10 @@ type Config struct {
 	// Enter runs fn on a thread that is in another namespace, given to Add
 	// before. The tap keeps nothing of it open.
 	Enter func(netns uint32, fn func() error) error
+	// FromOutside, where it is not nil, opens a namespace that was given to Add,
+	// for a moment and without entering it: then none is entered, and they are
+	// tapped at the own ends of their veths.
+	FromOutside func(netns uint32) (*os.File, error)
 	// Gone is told when a namespace that was added has died. It must not call
 	// the tap.
 	Gone func(netns uint32)
@@ -108,6 +113,9 @@ type Tap struct {
 	readers *counterReader
 	// attaching is held by whoever changes what is attached, before mu.
 	attaching sync.Mutex
+	// The own ends of veths that lead to other namespaces: what the own one
+	// calls those. Only with FromOutside.
+	ends      map[uint32]int
 	owner     *clsactOwner
 	leftovers *Leftovers
 	refused   bool // this kernel has no TCX
@@ -142,6 +150,7 @@ func Open(cfg Config) (*Tap, error) {
 		values: make([]kernelFlowValue, batch),
 		spaces: make(map[uint32]*space),
 		folded: restTotals{},
+		ends:   map[uint32]int{},
 		added:  make(chan struct{}, 1),
 	}
 	t.leftovers = FindLeftovers(cfg.StateDir)

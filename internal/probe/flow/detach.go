@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package flow
+
+import (
+	"errors"
+	"time"
+
+	"github.com/orb8/orb8/internal/netns"
+)
+
+// detach ends the tap on one interface and keeps its account, which is read up
+// to this moment where the interface is still there.
+func (t *Tap) detach(p *port) {
+	before, err1 := p.read()
+	t.locked(p.release)
+	after, err2 := p.read()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if err1 == nil {
+		p.low.read(before)
+	}
+	if err2 == nil {
+		p.high.read(after)
+	} else {
+		p.Unread = true
+	}
+	p.gone = time.Now()
+	t.log.Info("Detached flow probe", "interface", p.Name, "netns", p.Iface.Netns)
+}
+
+func (p *port) release() {
+	for _, c := range p.links {
+		// The interface has usually taken the attachment along already.
+		_ = c.Close()
+	}
+	p.links, p.How = nil, ""
+}
+
+// abandon is release where the interface cannot be reached any more.
+func (p *port) abandon() {
+	for _, c := range p.links {
+		switch l := c.(type) {
+		case tcxLink:
+			_ = l.Close()
+		case clsactQdisc:
+			l.owner.dropQdisc(l.iface)
+		}
+	}
+	p.links = nil
+	p.release()
+}
+
+func (t *Tap) detachAll() error {
+	t.attaching.Lock()
+	defer t.attaching.Unlock()
+	t.mu.Lock()
+	t.closed = true
+	spaces := t.spaces
+	t.spaces, t.left, t.queue = map[uint32]*space{}, nil, nil
+	t.mu.Unlock()
+	var err error
+	for _, s := range spaces {
+		err = errors.Join(err, t.detachSpace(s))
+	}
+	if t.owner != nil {
+		err = errors.Join(err, t.owner.Close())
+		t.owner = nil
+	}
+	return err
+}
+
+// detachSpace leaves one namespace. TCX links end from anywhere; a clsact filter
+// is removed where it is.
+func (t *Tap) detachSpace(s *space) (err error) {
+	outside := func() error {
+		var err error
+		for _, p := range s.ports {
+			for _, c := range p.links {
+				err = errors.Join(err, c.Close())
+			}
+			p.links = nil
+		}
+		return err
+	}
+	if t.owner == nil {
+		err = outside()
+	} else if err = t.enter(s, outside); errors.Is(err, netns.ErrGone) {
+		err = nil // and its filters with it
+	}
+	for c, p := range s.programs {
+		err = errors.Join(err, p.Close())
+		delete(s.programs, c)
+	}
+	return err
+}
