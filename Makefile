@@ -9,7 +9,7 @@ STATICCHECK := $(GO) tool -modfile=tools/staticcheck/go.mod staticcheck
 KUSTOMIZE := $(GO) tool -modfile=tools/kustomize/go.mod kustomize
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test unit fuzz smoke-test kernel-test bench image image-all manifests check-manifests generate check-generated lint fmt verify-setup test-deps generate-deps clean
+.PHONY: help run build test unit fuzz smoke-test kernel-test e2e-test e2e-test-all bench image image-all manifests check-manifests generate check-generated lint fmt verify-setup test-deps e2e-deps generate-deps clean
 
 help: ## list these targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,12 @@ smoke-test: build ## start the agent as a user would and ask it (root)
 
 kernel-test: ## the tests that need a kernel on Debian's 6.1 and 6.12, in QEMU
 	test/kernels/run.sh
+
+e2e-test: e2e-deps build image ## the matrix on a real Kubernetes of three nodes, which it builds once and caches (root)
+	$(SUDO) env "PATH=$$PATH" test/e2e/run.sh ci
+
+e2e-test-all: e2e-deps build image ## the same, all of it in each configuration of the cluster (root)
+	$(SUDO) env "PATH=$$PATH" test/e2e/run.sh all
 
 bench: ## measure the tap and the agent beside their baselines: one table (root)
 	$(SUDO) env "PATH=$$PATH" $(GO) run ./test/bench
@@ -79,9 +85,13 @@ verify-setup: ## say what this machine has of what orb8 needs
 # Debian and Ubuntu; elsewhere install these by hand.
 TEST_PACKAGES     := iproute2 iperf3 nftables ethtool
 GENERATE_PACKAGES := clang-19 llvm-19 libbpf-dev linux-libc-dev protobuf-compiler
+E2E_PACKAGES      := libseccomp-dev pkg-config gcc libc6-dev busybox-static iproute2 iptables nftables conntrack openssl python3
 
 test-deps:
 	@test/smoke/apt.sh $(TEST_PACKAGES)
+
+e2e-deps:
+	@test/smoke/apt.sh $(E2E_PACKAGES)
 
 generate-deps:
 	@test/smoke/apt.sh $(GENERATE_PACKAGES)

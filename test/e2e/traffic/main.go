@@ -8,6 +8,7 @@
 //	traffic serve -port 7000
 //	traffic send -to 10.0.0.1:7000 -bytes 100000 -back 5000
 //	traffic send -to 10.0.0.1:7000 -udp -bytes 1000 -back 10 -times 5
+//	traffic shake -to 10.96.0.1:443
 //	traffic resolve -to 10.96.0.10:53 -name kubernetes.default.svc.cluster.local
 package main
 
@@ -33,7 +34,7 @@ func main() {
 
 func run(ctx context.Context, args []string) error {
 	if len(args) == 0 {
-		return errors.New("say what to do: serve, send or resolve")
+		return errors.New("say what to do: serve, send, shake or resolve")
 	}
 	flags := flag.NewFlagSet(args[0], flag.ContinueOnError)
 	switch args[0] {
@@ -57,6 +58,12 @@ func run(ctx context.Context, args []string) error {
 			return err
 		}
 		return send(ctx, s)
+	case "shake":
+		to := flags.String("to", "", "server, HOST:PORT")
+		if err := flags.Parse(args[1:]); err != nil {
+			return err
+		}
+		return shake(ctx, *to)
 	case "resolve":
 		to := flags.String("to", "10.96.0.10:53", "name server, HOST:PORT")
 		name := flags.String("name", "kubernetes.default.svc.cluster.local", "name to ask for")
@@ -65,5 +72,5 @@ func run(ctx context.Context, args []string) error {
 		}
 		return resolve(*to, *name)
 	}
-	return fmt.Errorf("%q: allowed are serve, send and resolve", args[0])
+	return fmt.Errorf("%q: allowed are serve, send, shake and resolve", args[0])
 }

@@ -156,3 +156,13 @@ func resolve(to, name string) error {
 	}
 	return r.print()
 }
+
+// shake opens a TCP connection and closes it.
+func shake(ctx context.Context, to string) error {
+	conn, started, err := dial(ctx, "tcp4", sending{to: to, patience: 10 * time.Second})
+	if err != nil {
+		return err
+	}
+	r := result{Protocol: "TCP", Local: conn.LocalAddr().String(), Remote: conn.RemoteAddr().String(), StartedNS: started}
+	return errors.Join(conn.Close(), r.print())
+}

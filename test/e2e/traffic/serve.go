@@ -11,6 +11,8 @@ import (
 	"io"
 	"net"
 	"os"
+
+	"golang.org/x/sys/unix"
 )
 
 // A frame begins with its own length and that of the answer, 4 bytes each.
@@ -28,7 +30,7 @@ func serve(ctx context.Context, port int) error {
 	if err != nil {
 		return err
 	}
-	udp, err := net.ListenPacket("udp4", address)
+	udp, err := listenDatagrams(port)
 	if err != nil {
 		return err
 	}
@@ -47,6 +49,20 @@ func serve(ctx context.Context, port int) error {
 			}
 		}()
 	}
+}
+
+func listenDatagrams(port int) (*net.UDPConn, error) {
+	udp, err := net.ListenUDP("udp4", &net.UDPAddr{Port: port})
+	if err != nil {
+		return nil, err
+	}
+	raw, err := udp.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	var failed error
+	err = raw.Control(func(fd uintptr) { failed = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_PKTINFO, 1) })
+	return udp, errors.Join(err, failed)
 }
 
 func ignoreClosed(err error) error {
@@ -77,10 +93,12 @@ func answerStream(conn net.Conn) error {
 	}
 }
 
-func answerDatagrams(udp net.PacketConn) {
-	frame := make([]byte, 1<<16)
+// answerDatagrams answers from the address that was asked, which on a node is
+// not always the one that the way back would choose.
+func answerDatagrams(udp *net.UDPConn) {
+	frame, about := make([]byte, 1<<16), make([]byte, 128)
 	for {
-		n, from, err := udp.ReadFrom(frame)
+		n, aboutLen, _, from, err := udp.ReadMsgUDPAddrPort(frame, about)
 		if err != nil {
 			return
 		}
@@ -88,8 +106,23 @@ func answerDatagrams(udp net.PacketConn) {
 			continue
 		}
 		back := min(binary.BigEndian.Uint32(frame[4:]), 1<<16-64)
-		if _, err := udp.WriteTo(frame[:back], from); err != nil {
+		if _, _, err := udp.WriteMsgUDPAddrPort(frame[:back], askedAddress(about[:aboutLen]), from); err != nil {
 			fmt.Fprintln(os.Stderr, "traffic:", from, err)
 		}
 	}
+}
+
+// askedAddress turns what came with a datagram into what goes with its answer.
+func askedAddress(about []byte) []byte {
+	messages, err := unix.ParseSocketControlMessage(about)
+	if err != nil {
+		return nil
+	}
+	for _, m := range messages {
+		// in_pktinfo: interface, the address to answer from, the header's.
+		if m.Header.Level == unix.IPPROTO_IP && m.Header.Type == unix.IP_PKTINFO && len(m.Data) >= 12 {
+			return unix.PktInfo4(&unix.Inet4Pktinfo{Spec_dst: [4]byte(m.Data[8:12])})
+		}
+	}
+	return nil
 }

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package e2e is the matrix: cases of traffic on a real Kubernetes, each with
+// the names, bytes and packets that both ends' agents must tell. The agents are
+// deployed by the manifests and asked through the command line. What is expected
+// is written down from the design and from what the traffic itself says, never
+// from what an agent says.
+//
+// run.sh makes the cluster and runs this; without one the tests are skipped.
+package e2e
+
+import (
+	"os"
+	"testing"
+	"time"
+)
+
+// TestCluster runs all rows on one cluster: first those that do not disturb
+// each other, at the same time, while every name that any agent tells is
+// compared with what the API server says; then those that restart, starve or
+// break something, one by one.
+func TestCluster(t *testing.T) {
+	c := openCluster(t)
+	c.waitForAgents(t)
+	if os.Getenv("ORB8_E2E_ROWS") == "core" {
+		t.Run("rows", func(t *testing.T) { runRows(t, c, true) })
+		return
+	}
+	settled := time.Now()
+	watch := followNames(t, c)
+	t.Run("rows", func(t *testing.T) { runRows(t, c, false) })
+	t.Run("names over the run", watch.judge)
+	t.Run("API requests", func(t *testing.T) { checkRequests(t, c, settled) })
+	for _, r := range []struct {
+		name string
+		run  func(*testing.T, *scene)
+	}{
+		{"name latency", nameLatency},
+		{"address reused by a pod of another namespace", addressReused},
+		{"agent restarted while traffic flows", agentRestarted},
+		{"API server down", apiServerDown},
+		{"node power failure and return", powerFailure},
+	} {
+		t.Run(r.name, func(t *testing.T) { r.run(t, newScene(t, c, r.name)) })
+	}
+	c.logMemory(t)
+}
+
+// runRows runs the rows at the same time, as many as -parallel says; core: only
+// those that each configuration must pass.
+func runRows(t *testing.T, c *cluster, core bool) {
+	for i, r := range connections() {
+		if r.core || !core {
+			t.Run(r.name, func(t *testing.T) {
+				t.Parallel()
+				r.port = 7001 + i
+				r.run(t, newScene(t, c, r.name))
+			})
+		}
+	}
+	for _, r := range situations() {
+		if r.core || !core {
+			t.Run(r.name, func(t *testing.T) {
+				t.Parallel()
+				r.run(t, newScene(t, c, r.name))
+			})
+		}
+	}
+}

@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os/exec"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	orb8v1 "github.com/orb8/orb8/api/orb8/v1"
+)
+
+// The bar of the project, and how many pods it is judged by.
+const (
+	latestName  = 300 * time.Millisecond
+	latencyPods = 60
+)
+
+// moments are what was seen first when, of one thing.
+type moments struct {
+	mu    sync.Mutex
+	first map[string]time.Time
+}
+
+func (m *moments) note(what string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if _, known := m.first[what]; !known {
+		m.first[what] = time.Now()
+	}
+}
+
+// nameLatency measures from the moment when the API server shows a pod (at the
+// far end: shows its address), and its first packet has been sent, to the moment
+// when its name is in the answer to a question that is asked all the time.
+func nameLatency(t *testing.T, s *scene) {
+	s.apply(t, s.owned("StatefulSet", "server", podSpec(place{node: 1}, container("main", "/bin/traffic", "serve", "-port", "7000"))))
+	server := s.ready(s.ns, "server", workload{"StatefulSet", "server"})
+	shown, named := &moments{first: map[string]time.Time{}}, &moments{first: map[string]time.Time{}}
+	stop := s.watchShown(shown)
+	ask := s.pollNames(named, server.ip)
+	var packets sync.Map // by pod: when its first packet left
+	for batch := range latencyPods / 6 {
+		var pods []object
+		for i := range 6 {
+			name := fmt.Sprintf("p%d", batch*6+i)
+			pods = append(pods, bare(s.ns, name, podSpec(place{node: 1 + i%3}, container("main", "/bin/traffic", "send", "-to", server.ip+":7000", "-linger", "3s"))))
+		}
+		s.apply(t, pods...)
+		for i := range 6 {
+			name := fmt.Sprintf("p%d", batch*6+i)
+			packets.Store(name, time.Unix(0, s.said(s.ns, name).StartedNS))
+		}
+	}
+	ask()
+	stop()
+	for _, end := range []string{"local", "remote"} {
+		var took []time.Duration
+		for i := range latencyPods {
+			name := fmt.Sprintf("p%d", i)
+			at, ok := named.first[end+" "+name]
+			from := shown.first[end+" "+name]
+			if !ok || from.IsZero() {
+				t.Errorf("%s was never named as the %s end (shown by the API server: %v)", name, end, from)
+				continue
+			}
+			if sent, _ := packets.Load(name); sent.(time.Time).After(from) {
+				from = sent.(time.Time)
+			}
+			took = append(took, max(0, at.Sub(from)))
+		}
+		if len(took) == 0 {
+			continue
+		}
+		slices.Sort(took)
+		p99 := took[len(took)*99/100]
+		t.Logf("name of the %s end, of %d pods: p50 %v, p99 %v", end, len(took), took[len(took)/2].Round(time.Millisecond), p99.Round(time.Millisecond))
+		if p99 > latestName {
+			t.Errorf("name of the %s end: p99 %v, the bar is %v", end, p99, latestName)
+		}
+	}
+}
+
+// watchShown notes when the API server shows a pod, and its address.
+func (s *scene) watchShown(shown *moments) (stop func()) {
+	t := s.t
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	cmd := exec.CommandContext(ctx, s.scripts+"/kc", "get", "--raw", "/api/v1/namespaces/"+s.ns+"/pods?watch=1")
+	cmd.Env = append(cmd.Environ(), "P="+s.settings["P"], "RUN="+s.run)
+	cmd.WaitDelay = 5 * time.Second
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for decoder := json.NewDecoder(out); ; {
+			var e struct{ Object object }
+			if decoder.Decode(&e) != nil {
+				return
+			}
+			name := e.Object.text("metadata", "name")
+			shown.note("local " + name)
+			if e.Object.text("status", "podIP") != "" {
+				shown.note("remote " + name)
+			}
+		}
+	})
+	return func() { cancel(); wg.Wait(); _ = cmd.Wait() }
+}
+
+// pollNames asks each agent all the time for the connections of an address, by
+// its unix socket, and notes when a name is first told.
+func (s *scene) pollNames(named *moments, server string) (stop func()) {
+	t := s.t
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	for node, pid := range s.agents(t) {
+		conn, err := grpc.NewClient(fmt.Sprintf("unix:///proc/%d/root/run/orb8/agent.sock", pid), grpc.WithTransportCredentials(insecure.NewCredentials()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		wg.Go(func() {
+			defer conn.Close()
+			for ctx.Err() == nil {
+				if err := s.noteNames(ctx, orb8v1.NewObserverClient(conn), server, named); err != nil && ctx.Err() == nil {
+					t.Errorf("%s: %v", node, err)
+					return
+				}
+				time.Sleep(20 * time.Millisecond)
+			}
+		})
+	}
+	return func() {
+		// The last names are on their way.
+		time.Sleep(2 * latestName)
+		cancel()
+		wg.Wait()
+	}
+}
+
+func (s *scene) noteNames(ctx context.Context, agent orb8v1.ObserverClient, server string, named *moments) error {
+	stream, err := agent.Flows(ctx, &orb8v1.FlowsRequest{Limit: 10000, Include: &orb8v1.Filter{Ips: []string{server}, Ports: []uint32{7000}}})
+	if err != nil {
+		return err
+	}
+	for {
+		answer, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		flow := answer.GetFlow()
+		if flow.GetLocal().GetIp() == server {
+			if r := flow.GetRemote(); r.GetNamespace() == s.ns {
+				named.note("remote " + r.GetPod())
+			}
+		} else if l := flow.GetLocal(); l.GetNamespace() == s.ns {
+			named.note("local " + l.GetPod())
+		}
+	}
+}

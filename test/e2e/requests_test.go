@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"encoding/json"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// checkRequests counts in the API server's audit log what the agents asked for:
+// at the start what it may be, since then no list, and each watch once.
+func checkRequests(t *testing.T, c *cluster, settled time.Time) {
+	log, err := os.ReadFile(filepath.Join(c.run, "log/audit.log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	type request struct {
+		AuditID, Verb, RequestURI, UserAgent string
+		ObjectRef                            struct{ Resource, APIGroup string }
+		RequestReceivedTimestamp             time.Time
+	}
+	seen := map[string]bool{}
+	start := map[string]map[string]int{}
+	steady := map[string]map[string]int{}
+	own := map[string]int{}
+	count := func(m map[string]map[string]int, agent, what string) {
+		if m[agent] == nil {
+			m[agent] = map[string]int{}
+		}
+		m[agent][what]++
+	}
+	for line := range strings.Lines(string(log)) {
+		var r request
+		if !strings.Contains(line, "orb8-agent/") || json.Unmarshal([]byte(line), &r) != nil {
+			continue
+		}
+		if !strings.HasPrefix(r.UserAgent, "orb8-agent/") || seen[r.AuditID] {
+			continue
+		}
+		seen[r.AuditID] = true
+		what := r.Verb + " " + r.ObjectRef.Resource
+		if uri, err := url.Parse(r.RequestURI); err == nil {
+			if selector := uri.Query().Get("fieldSelector"); selector != "" {
+				what += " with " + selector
+				if r.Verb == "watch" {
+					own[r.UserAgent]++
+				}
+			}
+		}
+		if r.RequestReceivedTimestamp.After(settled) {
+			count(steady, r.UserAgent, what)
+		} else {
+			count(start, r.UserAgent, what)
+		}
+	}
+	if len(start) != len(c.zones) {
+		t.Errorf("%d agents asked the API server, want one on each of %d nodes: %v", len(start), len(c.zones), start)
+	}
+	for agent, requests := range start {
+		t.Logf("%s, to start: %v; in the %v since: %v", agent, requests, time.Since(settled).Round(time.Second), steady[agent])
+		if own[agent] == 0 {
+			t.Errorf("%s does not watch its own node's pods by field selector", agent)
+		}
+	}
+	for agent, requests := range steady {
+		for what, n := range requests {
+			switch verb, resource, _ := strings.Cut(what, " "); {
+			case verb == "list":
+				t.Errorf("%s: %d × %s after its start", agent, n, what)
+			// A watch ends after 5 to 10 minutes, and is made again.
+			case verb == "watch" && time.Duration(n-1)*5*time.Minute > time.Since(settled):
+				t.Errorf("%s: %d × %s in %v", agent, n, what, time.Since(settled))
+			case verb == "get" && !strings.Contains("jobsets cronjobs", resource):
+				t.Errorf("%s: %d × %s: only owners of a kind that is not watched are asked for", agent, n, what)
+			}
+		}
+	}
+}

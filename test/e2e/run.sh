@@ -1,0 +1,90 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# The matrix on a real Kubernetes, as root. run.sh [full|core|ci|all]
+#   full  all rows, in the configuration that the environment names
+#   core  the rows that each configuration must pass, in that one
+#   ci    full in the usual configuration, core in the others
+#   all   full in each configuration
+# The cluster has a prefix of its own (P=e2e), stands beside others, and is taken
+# down at the end, however that comes. KEEP_UP=1 leaves it up.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+cluster=test/e2e/cluster
+export P=${P:-e2e}
+what=${1:-full}
+
+# Every value of the four settings meets every value of each other one in five
+# configurations, the first of which is the usual one.
+configurations=(
+	"CGMODE=hybrid PROXY_MODE=nftables CNI_TYPE=ptp NODE_PIDNS=0"
+	"CGMODE=v2 PROXY_MODE=iptables CNI_TYPE=bridge NODE_PIDNS=0"
+	"CGMODE=v2 PROXY_MODE=nftables CNI_TYPE=bridge NODE_PIDNS=1"
+	"CGMODE=v2 PROXY_MODE=iptables CNI_TYPE=ptp NODE_PIDNS=1"
+	"CGMODE=hybrid PROXY_MODE=iptables CNI_TYPE=bridge NODE_PIDNS=1"
+)
+
+# down: whatever is up under our prefix, also what an interrupted run left.
+down() { "$cluster/down.sh" >/dev/null || echo "the cluster did not come down whole: see above, and $cluster/down.sh"; }
+# shellcheck disable=SC2317
+finish() {
+	local rc=$?
+	trap - EXIT INT TERM
+	[ -z "${test:-}" ] || kill -- "-$test" 2>/dev/null || true
+	[ "${KEEP_UP:-}" = 1 ] || down
+	exit "$rc"
+}
+trap finish EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+# one full|core SETTING=VALUE...: one configuration from nothing to nothing.
+one() {
+	local rows=$1 start=$SECONDS rc=0 node pod
+	shift
+	echo "== e2e: $rows, $*"
+	down
+	env "$@" EXTRA_IMAGES="$PWD/dist/orb8-agent.tar" "$cluster/up.sh" >dist/e2e-up.log 2>&1 || { cat dist/e2e-up.log; return 1; }
+	"$cluster/kc" kustomize deploy/overlays/dev | "$cluster/kc" apply --server-side --validate=strict -f - >/dev/null
+	go test -c -o dist/e2e.test ./test/e2e
+	# A session of its own, whose end takes along what the test started. Not in
+	# the foreground, so that a signal is heard at once.
+	# shellcheck disable=SC1091
+	ORB8_E2E=$(. "$cluster/env.sh" && echo "$RUN") ORB8_E2E_ROWS=$rows setsid -- \
+		env -C test/e2e ../../dist/e2e.test -test.v -test.timeout 14m -test.parallel "${PARALLEL:-4}" -test.run "TestCluster${ROW:+/$ROW}" >"dist/e2e-$rows.log" 2>&1 &
+	test=$!
+	wait "$test" || rc=$?
+	test=
+	grep -E '^ *--- |^(PASS|FAIL|panic)|_test.go' "dist/e2e-$rows.log" || true
+	if [ $rc != 0 ]; then
+		for node in node1 node2 node3; do
+			echo "-- the agent's log on $node"
+			pod=$("$cluster/kc" -n orb8-system get pods -l app=orb8-agent --field-selector "spec.nodeName=$node" -o name) || true
+			[ -z "$pod" ] || "$cluster/kc" -n orb8-system logs --tail=20 "$pod" || true
+		done
+	fi
+	[ "${KEEP_UP:-}" = 1 ] || down
+	echo "== e2e: $rows, $*: $([ $rc = 0 ] && echo passed || echo FAILED) in $((SECONDS - start)) s"
+	return $rc
+}
+
+failed=0
+"$cluster/build.sh"
+mkdir -p dist
+case $what in
+full | core)
+	one "$what" "CGMODE=${CGMODE:-hybrid}" "PROXY_MODE=${PROXY_MODE:-nftables}" "CNI_TYPE=${CNI_TYPE:-ptp}" "NODE_PIDNS=${NODE_PIDNS:-0}" || failed=1
+	;;
+ci | all)
+	rows=full
+	for settings in "${configurations[@]}"; do
+		# shellcheck disable=SC2086
+		one $rows $settings || failed=1
+		[ "$what" = all ] || rows=core
+	done
+	;;
+*)
+	echo "run.sh [full|core|ci|all]"
+	exit 2
+	;;
+esac
+exit $failed
