@@ -23,6 +23,17 @@ const (
 	Between
 )
 
+// Address is what is known of one. All of it may be asked of nil: nothing is
+// known. It is good until the next Apply or Sweep.
+type Address struct {
+	// The oldest first.
+	spans            []span
+	fronts, backends doors
+}
+
+// At gives what is known of an address.
+func (m *Map) At(ip event.IP) *Address { return m.addresses[ip] }
+
 // Holder tells who had an address at a time, Unix nanoseconds. A pod that has
 // its node's addresses is never told: those are the node's. It allocates
 // nothing but an identity that is asked for for the first time.
@@ -35,29 +46,30 @@ const (
 // What both may claim, and what neither does, is Between. Nobody but a former
 // holder takes anything from one that lives, so that a clock that jumps leaves
 // it its name.
-func (m *Map) Holder(ip event.IP, at int64) (*event.Identity, Standing) {
-	spans := m.addresses[ip]
-	for i := len(spans) - 1; i >= 0; i-- {
-		if s := &spans[i]; at >= s.begin && at < s.stop {
-			if s.stop != forever {
-				return m.identity(s.owner), Past
-			}
+func (m *Map) Holder(a *Address, at int64) (*event.Identity, Standing) {
+	if a == nil || len(a.spans) == 0 {
+		return nil, Nobody
+	}
+	for i := len(a.spans) - 1; i >= 0; i-- {
+		s := &a.spans[i]
+		switch {
+		case at < s.begin || at >= s.stop:
+		case s.stop != forever:
+			return m.identity(s.owner), Past
+		default:
 			return m.identity(s.owner), Held
 		}
 	}
-	if len(spans) > 0 {
-		return nil, Between
-	}
-	return nil, Nobody
+	return nil, Between
 }
 
 // Now tells who has an address, nil where nobody does any more.
 func (m *Map) Now(ip event.IP) *event.Identity {
-	spans := m.addresses[ip]
-	if len(spans) == 0 {
+	a := m.addresses[ip]
+	if a == nil || len(a.spans) == 0 {
 		return nil
 	}
-	if last := &spans[len(spans)-1]; last.stop == forever {
+	if last := &a.spans[len(a.spans)-1]; last.stop == forever {
 		return m.identity(last.owner)
 	}
 	return nil
@@ -177,42 +189,36 @@ func (m *Map) index(o *owner, ips []event.IP) {
 			continue
 		}
 		m.touched.address(ip)
-		spans := slices.DeleteFunc(m.addresses[ip], func(s span) bool { return s.owner == o })
-		if len(spans) == 0 {
-			delete(m.addresses, ip)
-			continue
+		if a := m.addresses[ip]; a != nil {
+			a.spans = slices.DeleteFunc(a.spans, func(s span) bool { return s.owner == o })
+			divide(a.spans)
+			m.tidy(ip, a)
 		}
-		divide(spans)
-		m.addresses[ip] = spans
 	}
 	for _, ip := range ips {
 		m.touched.address(ip)
-		spans := m.addresses[ip]
-		if !slices.ContainsFunc(spans, func(s span) bool { return s.owner == o }) {
-			spans = append(spans, span{owner: o})
+		a := m.addresses[ip]
+		if a == nil {
+			a = &Address{}
+			m.addresses[ip] = a
 		}
-		slices.SortStableFunc(spans, func(a, b span) int { return a.owner.before(b.owner) })
-		if len(spans) > maxHolders {
-			spans[0].owner.ips = slices.DeleteFunc(slices.Clone(spans[0].owner.ips), func(x event.IP) bool { return x == ip })
-			spans = slices.Delete(spans, 0, 1)
+		if !slices.ContainsFunc(a.spans, func(s span) bool { return s.owner == o }) {
+			a.spans = append(a.spans, span{owner: o})
 		}
-		divide(spans)
-		m.addresses[ip] = spans
+		slices.SortStableFunc(a.spans, func(x, y span) int { return x.owner.before(y.owner) })
+		if len(a.spans) > maxHolders {
+			a.spans = slices.Delete(a.spans, 0, 1)
+		}
+		divide(a.spans)
 	}
-	if !slices.Equal(o.ips, ips) {
-		o.ips = m.kept(o, ips)
-	}
+	o.ips = ips
 }
 
-// kept are the addresses at which there was room.
-func (m *Map) kept(o *owner, ips []event.IP) []event.IP {
-	has := func(ip event.IP) bool {
-		return slices.ContainsFunc(m.addresses[ip], func(s span) bool { return s.owner == o })
+// tidy forgets an address of which nothing is left to know.
+func (m *Map) tidy(ip event.IP, a *Address) {
+	if len(a.spans) == 0 && len(a.fronts) == 0 && len(a.backends) == 0 {
+		delete(m.addresses, ip)
 	}
-	if !slices.ContainsFunc(ips, func(ip event.IP) bool { return !has(ip) }) {
-		return ips
-	}
-	return slices.DeleteFunc(slices.Clone(ips), func(ip event.IP) bool { return !has(ip) })
 }
 
 // identity of a pod or node, made once: many connections share it.

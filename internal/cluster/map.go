@@ -31,17 +31,16 @@ type Map struct {
 	// By UID, and static pods also by the one that their node gave them.
 	pods, static map[string]*owner
 	nodes        map[string]*owner
-	addresses    map[event.IP][]span
+	addresses    map[event.IP]*Address
 	// Those that have ended and those that are gone, in the order in which it was
 	// told, and those whose end is too long ago to matter for their addresses.
 	ended, gone, past queue
 	services          map[string]*service
 	slices            map[string]*Endpoints
-	// Who is asked for at a place, and who serves there.
-	fronts, backends map[place][]*service
-	places           int
-	touched          Touched
-	synced           bool
+	// Doors of all addresses.
+	places  int
+	touched Touched
+	synced  bool
 	// A zone has changed: identities have to be made again.
 	rezoned          bool
 	refused, crowded uint64
@@ -60,11 +59,9 @@ func New(cfg Config) *Map {
 		pods:      map[string]*owner{},
 		static:    map[string]*owner{},
 		nodes:     map[string]*owner{},
-		addresses: map[event.IP][]span{},
+		addresses: map[event.IP]*Address{},
 		services:  map[string]*service{},
 		slices:    map[string]*Endpoints{},
-		fronts:    map[place][]*service{},
-		backends:  map[place][]*service{},
 	}
 }
 

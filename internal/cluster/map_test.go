@@ -42,7 +42,7 @@ func gone(uid string, at float64) Change { return Change{Kind: KindPod, Key: uid
 
 // who is the pod or node that has an address, "?" between two, "" nobody.
 func who(m *Map, addr string, at float64) string {
-	id, standing := m.Holder(ip(addr), sec(at))
+	id, standing := m.Holder(m.At(ip(addr)), sec(at))
 	switch {
 	case standing == Between:
 		return "?"
@@ -274,7 +274,7 @@ func TestHoldersOfAnAddressAreBounded(t *testing.T) {
 		m.Apply([]Change{tell(pod(uid, at, "10.1.0.7"), at+1)}, false)
 		m.Apply([]Change{gone(uid, at+5)}, false)
 	}
-	if n := len(m.addresses[ip("10.1.0.7")]); n != maxHolders || who(m, "10.1.0.7", 990) != "p99" {
+	if n := len(m.At(ip("10.1.0.7")).spans); n != maxHolders || who(m, "10.1.0.7", 990) != "p99" {
 		t.Errorf("%d holders", n)
 	}
 	if m.Sweep(time.Unix(0, sec(1e6))); len(m.addresses) != 0 || m.Len() != 0 {
@@ -386,7 +386,7 @@ func BenchmarkHolder(b *testing.B) {
 	}
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
-		m.Holder(ips[i%len(ips)], sec(5))
+		m.Holder(m.At(ips[i%len(ips)]), sec(5))
 	}
 }
 

@@ -8,13 +8,16 @@ import (
 	"github.com/orb8/orb8/internal/event"
 )
 
-// place is where a server is asked for: without an address at each node, without
-// port and protocol at all of an address.
-type place struct {
-	ip       event.IP
+// door is where a Service is asked for, or served, at one address: a port, or
+// with 0 and 0 the whole of it.
+type door struct {
+	service  *service
 	port     uint16
 	protocol event.Protocol
 }
+
+// doors of one address are few.
+type doors []door
 
 // service is one that has been told of, or that endpoints say they are of.
 type service struct {
@@ -24,43 +27,64 @@ type service struct {
 	refs int
 }
 
-// Service that has an address, port and protocol; nil where none does. It is of
-// class service and says namespace and name. Port and protocol 0: the one that
-// has the whole address.
-func (m *Map) Service(ip event.IP, port uint16, protocol event.Protocol) *event.Identity {
-	return only(m.fronts[place{ip, port, protocol}])
+// apiServer is the Service that the API server makes for itself.
+const apiServer = "default/kubernetes"
+
+// only gives the one Service that is asked for at a door: of several there is
+// no telling which is meant.
+func (ds doors) only(port uint16, protocol event.Protocol) *event.Identity {
+	var found *service
+	for i := range ds {
+		if d := &ds[i]; d.port == port && d.protocol == protocol && d.service != found {
+			if found != nil {
+				return nil
+			}
+			found = d.service
+		}
+	}
+	if found == nil {
+		return nil
+	}
+	return found.identity
+}
+
+// leads tells that a door opens for a port.
+func (d *door) leads(port uint16, protocol event.Protocol) bool {
+	return d.port == port && d.protocol == protocol || d.port == 0 && d.protocol == 0
+}
+
+// Service that has a port and protocol of an address; nil where none does. It is
+// of class service and says namespace and name. Port and protocol 0: the one
+// that has the whole address.
+func (a *Address) Service(port uint16, protocol event.Protocol) *event.Identity {
+	if a == nil || len(a.fronts) == 0 {
+		return nil
+	}
+	return a.fronts.only(port, protocol)
 }
 
 // NodePort gives the Service that has a port on each node; nil where none does.
 func (m *Map) NodePort(port uint16, protocol event.Protocol) *event.Identity {
-	return only(m.fronts[place{port: port, protocol: protocol}])
-}
-
-// only gives what is not of several: there is no telling which is meant.
-func only(of []*service) *event.Identity {
-	if len(of) == 0 {
-		return nil
-	}
-	for _, s := range of[1:] {
-		if s != of[0] {
-			return nil
-		}
-	}
-	return of[0].identity
+	return m.At(event.IP{}).Service(port, protocol)
 }
 
 // Headless gives the Service, namespace/name, that an endpoint serves and no
 // other Service asks for; "" where there is none: then nothing tells by which
 // name it was found.
-func (m *Map) Headless(ip event.IP, port uint16, protocol event.Protocol) string {
+func (a *Address) Headless(port uint16, protocol event.Protocol) string {
+	if a == nil {
+		return ""
+	}
 	var found *service
-	for _, of := range m.serves(ip, port, protocol) {
-		for _, s := range of {
-			if found != nil && s != found {
-				return ""
-			}
-			found = s
+	for i := range a.backends {
+		d := &a.backends[i]
+		if !d.leads(port, protocol) || d.service == found {
+			continue
 		}
+		if found != nil {
+			return ""
+		}
+		found = d.service
 	}
 	if found == nil || found.told == nil || !found.told.Headless {
 		return ""
@@ -70,35 +94,29 @@ func (m *Map) Headless(ip event.IP, port uint16, protocol event.Protocol) string
 
 // Endpoint tells that an endpoint serves a Service that has addresses of its
 // own: who connects to it may have asked for those.
-func (m *Map) Endpoint(ip event.IP, port uint16, protocol event.Protocol) bool {
-	for _, of := range m.serves(ip, port, protocol) {
-		for _, s := range of {
-			if s.told != nil && !s.told.Headless {
-				return true
-			}
+func (a *Address) Endpoint(port uint16, protocol event.Protocol) bool {
+	if a == nil {
+		return false
+	}
+	for i := range a.backends {
+		if d := &a.backends[i]; d.leads(port, protocol) && d.service.told != nil && !d.service.told.Headless {
+			return true
 		}
 	}
 	return false
 }
 
 // APIServer tells that an endpoint is the cluster's API server.
-func (m *Map) APIServer(ip event.IP, port uint16, protocol event.Protocol) bool {
-	for _, of := range m.serves(ip, port, protocol) {
-		for _, s := range of {
-			if s.identity.Service == "default/kubernetes" {
-				return true
-			}
+func (a *Address) APIServer(port uint16, protocol event.Protocol) bool {
+	if a == nil {
+		return false
+	}
+	for i := range a.backends {
+		if d := &a.backends[i]; d.leads(port, protocol) && d.service.identity.Service == apiServer {
+			return true
 		}
 	}
 	return false
-}
-
-// serves gives those that an endpoint serves at a port, and at all ports.
-func (m *Map) serves(ip event.IP, port uint16, protocol event.Protocol) [2][]*service {
-	if len(m.backends) == 0 {
-		return [2][]*service{}
-	}
-	return [2][]*service{m.backends[place{ip, port, protocol}], m.backends[place{ip: ip}]}
 }
 
 func (m *Map) service(namespace, name string) *service {
@@ -132,19 +150,26 @@ func (m *Map) setService(key string, to *Service) {
 	}
 	if was != nil {
 		for p := range was.places {
-			m.leavePlace(m.fronts, p, s)
+			m.shut(front, p, s)
 		}
 	}
 	s.told = to
 	if to != nil {
 		for p := range to.places {
-			m.takePlace(m.fronts, p, s)
+			m.open(front, p, s)
 		}
 	}
 	if s.refs > 0 && (was == nil || to == nil || was.Headless != to.Headless) {
 		m.touched.All = true // what its endpoints are called by
 	}
 	m.release(s)
+}
+
+// place is a door and its address; without an address it is at each node.
+type place struct {
+	ip       event.IP
+	port     uint16
+	protocol event.Protocol
 }
 
 // places of a Service: each port at each address, the whole of each address,
@@ -180,7 +205,7 @@ func (m *Map) setEndpoints(key string, to *Endpoints) {
 	if was != nil {
 		s := m.service(was.Namespace, was.Service)
 		for p := range was.places {
-			m.leavePlace(m.backends, p, s)
+			m.shut(backend, p, s)
 		}
 		s.refs--
 		m.release(s)
@@ -189,7 +214,7 @@ func (m *Map) setEndpoints(key string, to *Endpoints) {
 	if to != nil {
 		s := m.service(to.Namespace, to.Service)
 		for p := range to.places {
-			m.takePlace(m.backends, p, s)
+			m.open(backend, p, s)
 		}
 		m.slices[key] = to
 	}
@@ -209,28 +234,51 @@ func (e *Endpoints) places(yield func(place) bool) {
 	}
 }
 
-func (m *Map) takePlace(places map[place][]*service, p place, s *service) {
+// side of a Service that a door is on.
+type side uint8
+
+const (
+	front side = iota
+	backend
+)
+
+func (a *Address) side(of side) *doors {
+	if of == front {
+		return &a.fronts
+	}
+	return &a.backends
+}
+
+// open puts a door where it is.
+func (m *Map) open(at side, p place, s *service) {
 	if m.places >= placesPerPod*m.cfg.MaxPods {
 		m.crowded++
 		return
 	}
 	m.places++
-	places[p] = append(places[p], s)
+	a := m.addresses[p.ip]
+	if a == nil {
+		a = &Address{}
+		m.addresses[p.ip] = a
+	}
+	ds := a.side(at)
+	*ds = append(*ds, door{s, p.port, p.protocol})
 	m.touchPlace(p)
 }
 
-func (m *Map) leavePlace(places map[place][]*service, p place, s *service) {
-	of := places[p]
-	i := slices.Index(of, s)
+func (m *Map) shut(at side, p place, s *service) {
+	a := m.addresses[p.ip]
+	if a == nil {
+		return
+	}
+	ds := a.side(at)
+	i := slices.Index(*ds, door{s, p.port, p.protocol})
 	if i < 0 {
 		return // there was no room
 	}
 	m.places--
-	if of = slices.Delete(of, i, i+1); len(of) == 0 {
-		delete(places, p)
-	} else {
-		places[p] = of
-	}
+	*ds = slices.Delete(*ds, i, i+1)
+	m.tidy(p.ip, a)
 	m.touchPlace(p)
 }
 

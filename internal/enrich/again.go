@@ -11,11 +11,11 @@ import (
 
 // again is why connections are looked at more than once.
 type again struct {
-	// Namespaces that were met, and whose each was; those that are another's now.
-	spaces map[uint32]string
+	// Namespaces that were met; those that are another's now.
+	spaces map[uint32]*space
 	moved  map[uint32]bool
-	// As of which the namespaces are.
-	generation uint64
+	// As of which connections are, and how often the own pods have changed.
+	generation, version uint64
 	// Connections that began with a holder of an address that has gone, as far as
 	// is known: when there is another, it is not theirs.
 	former []event.Conn
@@ -36,17 +36,39 @@ const (
 )
 
 func newAgain() again {
-	return again{spaces: map[uint32]string{}, moved: map[uint32]bool{}, asked: map[event.Conn]int64{}}
+	return again{spaces: map[uint32]*space{}, moved: map[uint32]bool{}, asked: map[event.Conn]int64{}}
 }
 
-// met notes whose a namespace is.
-func (a *again) met(netns uint32, uid string) {
-	if _, ok := a.spaces[netns]; !ok {
+// space is a network namespace, and whose it is.
+type space struct {
+	pod pod
+	// As of which that is.
+	generation, version uint64
+	// Whose it was when all connections were last looked at.
+	was string
+}
+
+// space gives a namespace as it is now: it was asked for, and nothing has
+// changed since.
+func (a *again) space(e *Enricher, netns uint32) *space {
+	generation := e.cfg.Sandboxes.Generation()
+	s := a.spaces[netns]
+	if s != nil && s.generation == generation && s.version == a.version {
+		return s
+	}
+	uid, ok := e.cfg.Sandboxes.Pod(netns)
+	if s == nil {
 		if len(a.spaces) >= maxSpaces {
 			clear(a.spaces)
 		}
-		a.spaces[netns] = uid
+		s = &space{was: uid}
+		a.spaces[netns] = s
 	}
+	s.generation, s.version, s.pod = generation, a.version, pod{}
+	if ok {
+		s.pod = e.podBy(uid)
+	}
+	return s
 }
 
 // late notes a connection that is older than who has its other side's address.
@@ -71,6 +93,9 @@ func (e *Enricher) Update(changes []cluster.Change, synced bool, now time.Time) 
 	m.Sweep(now)
 	if own := m.NodeIdentity(e.cfg.Node); own != nil && own.Zone != e.host.Zone {
 		e.settle(own.Zone)
+	}
+	if touched.Pods() {
+		e.again.version++
 	}
 	if e.movedSpaces() || touched.Any() {
 		e.cfg.Flows.Each(func(f *event.Flow) { e.look(f, touched) })
@@ -100,9 +125,9 @@ func (e *Enricher) movedSpaces() bool {
 		return false
 	}
 	a.generation = generation
-	for netns, was := range a.spaces {
-		if uid, _ := e.cfg.Sandboxes.Pod(netns); uid != was && uid != "" {
-			a.spaces[netns] = uid
+	for netns, s := range a.spaces {
+		if uid, _ := e.cfg.Sandboxes.Pod(netns); uid != s.was && uid != "" {
+			s.was = uid
 			a.moved[netns] = true
 		}
 	}
@@ -117,7 +142,7 @@ func (e *Enricher) look(f *event.Flow, touched *cluster.Touched) {
 		return
 	}
 	moved := len(e.again.moved) > 0 && e.again.moved[c.Netns]
-	if moved && f.Local.PodUID != "" && !e.is(f.Local.PodUID, e.again.spaces[c.Netns]) {
+	if moved && f.Local.PodUID != "" && !e.is(f.Local.PodUID, e.again.spaces[c.Netns].was) {
 		e.retire(c)
 		return
 	}

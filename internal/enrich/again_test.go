@@ -171,9 +171,10 @@ func TestWhatIsNotAsked(t *testing.T) {
 }
 
 func TestNamespacesMetAreBounded(t *testing.T) {
-	a := newAgain()
+	n := town(t)
+	a := &n.again
 	for i := range uint32(3 * maxSpaces) {
-		a.met(i, "")
+		a.space(n.Enricher, i)
 		a.late(event.Conn{Netns: i})
 	}
 	if len(a.spaces) > maxSpaces || len(a.former) > maxFormer {

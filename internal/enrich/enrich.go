@@ -30,15 +30,15 @@ type Sockets interface {
 }
 
 // Sandboxes knows the pods of this node from the machine alone: which network
-// namespace is whose. A pod with its node's network has none. sandbox.Node does.
+// namespace is whose. A pod with its node's network has none. sandbox.Sandboxes does.
 type Sandboxes interface {
 	// Pod of a namespace, Netns of a pod, by its UID.
 	Pod(netns uint32) (uid string, ok bool)
 	Netns(uid string) (netns uint32, ok bool)
 	// Own tells whether a cgroup is in one of the node's pods.
 	Own(path string) bool
-	// Learn: a socket in a namespace that is nobody's yet is of a pod.
-	Learn(netns uint32, uid string)
+	// Learn: a socket in a namespace that is nobody's yet is of a pod's cgroup.
+	Learn(netns uint32, path string)
 	// Generation changes whenever another pod may be told of a namespace.
 	Generation() uint64
 }
@@ -95,7 +95,9 @@ type Enricher struct {
 	host, node, unknown, nobody, external *event.Identity
 	parties                               *identities[party]
 	ends                                  *identities[end]
-	kernel                                map[string]*event.Identity
+	// Pods of this node that the cluster has not told of, by UID.
+	untold *identities[string]
+	kernel map[string]*event.Identity
 	// Connections whose owner is not known, and in how many listings it was not.
 	pending    map[event.Conn]uint8
 	generation uint64
@@ -135,6 +137,7 @@ func (e *Enricher) settle(zone string) {
 	e.unknown = &event.Identity{Class: event.ClassUnknown, Node: node, Zone: zone}
 	e.parties = newIdentities[party](e.cfg.Identities)
 	e.ends = newIdentities[end](e.cfg.Identities)
+	e.untold = newIdentities[string](e.cfg.Identities)
 	e.kernel = map[string]*event.Identity{}
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/orb8/orb8/internal/cgroup"
 	"github.com/orb8/orb8/internal/cluster"
 	"github.com/orb8/orb8/internal/event"
 	"github.com/orb8/orb8/internal/probe/socket"
@@ -35,9 +36,9 @@ func (b *boxes) Netns(uid string) (uint32, bool) {
 	}
 	return 0, false
 }
-func (b *boxes) Own(path string) bool           { return strings.HasPrefix(path, "/kubepods/") }
-func (b *boxes) Generation() uint64             { return b.generation }
-func (b *boxes) Learn(netns uint32, uid string) { b.learnt[netns] = uid }
+func (b *boxes) Own(path string) bool            { return strings.HasPrefix(path, "/kubepods/") }
+func (b *boxes) Generation() uint64              { return b.generation }
+func (b *boxes) Learn(netns uint32, path string) { b.learnt[netns] = cgroup.Parse(path).PodUID }
 
 func (b *boxes) bind(netns uint32, uid string) {
 	b.pods[netns] = uid

@@ -10,13 +10,13 @@ import (
 
 // party is what makes a local end one and not another.
 type party struct {
-	// The pod, and its UID where the cluster has not told of it.
+	// The pod, if it is one.
 	pod    *event.Identity
-	uid    string
-	class  event.Class
 	cgroup uint64 // 0 where its path is not known
 	pid    uint32
-	name   socket.Name
+	// Of class container, if it is no pod; else host.
+	contained bool
+	name      socket.Name
 }
 
 // nothing is known of a group.
@@ -43,23 +43,25 @@ func (e *Enricher) local(f *event.Flow, o socket.Owner, known bool) *event.Ident
 		info = nothing
 	}
 	if e.cfg.Cluster != nil && e.cfg.Sandboxes != nil {
-		if uid, in := e.podOf(f, info); in == elsewhere {
+		pod, in := e.podOf(f, info)
+		switch {
+		case in == elsewhere:
 			return nil
-		} else if uid != "" {
-			return e.podParty(p, uid, info)
-		} else if in == undecided {
+		case in == undecided:
 			return e.unknown
-		}
-		if info.PodUID != "" {
+		case pod.base != nil:
+			return e.podParty(p, pod, info)
+		case info.PodUID != "":
 			// Of another node's pod, or of one that has entered this namespace.
 			p.cgroup, info = 0, nothing
 		}
 	}
-	p.class = e.class(f, info, known)
-	if known || info.Container != "" || info.Unit != "" {
-		return e.intern(p, info)
-	}
-	if p.class == event.ClassHost {
+	class := e.class(f, info, known)
+	p.contained = class == event.ClassContainer
+	switch {
+	case known, info.Container != "", info.Unit != "":
+		return e.intern(p, class, info)
+	case class == event.ClassHost:
 		return e.host
 	}
 	return e.unknown
@@ -85,62 +87,74 @@ const (
 	undecided
 )
 
-// podOf gives the UID of the pod that a connection is of, "" where it is none's.
-func (e *Enricher) podOf(f *event.Flow, info *cgroup.Info) (uid string, in whereabouts) {
-	boxes := e.cfg.Sandboxes
-	netns := f.Conn.Netns
-	own := info.PodUID != "" && boxes.Own(info.Path)
-	if netns != e.cfg.Netns {
-		uid, ok := boxes.Pod(netns)
-		if !ok && own {
-			boxes.Learn(netns, info.PodUID)
-			uid, ok = boxes.Pod(netns)
-		}
-		e.again.met(netns, uid)
-		if !ok && own {
-			return "", undecided
-		}
-		return uid, here
-	}
-	if !own {
-		return "", here
-	}
-	if pod := e.cfg.Cluster.Pod(info.PodUID); pod != nil {
-		if !pod.HostNetwork {
-			in = elsewhere
-		}
-	} else if other, ok := boxes.Netns(info.PodUID); ok && other != netns {
-		in = elsewhere
-	}
-	return info.PodUID, in
+// pod is one of this node, by the UID that the node knows it by.
+type pod struct {
+	uid  string
+	base *event.Identity // nil: none
 }
 
-// podParty gives the identity of a process in a pod. Until the cluster has told
-// of the pod it has no name.
-func (e *Enricher) podParty(p party, uid string, info *cgroup.Info) *event.Identity {
-	if info.PodUID != uid {
+// podOf gives the pod that a connection is of.
+func (e *Enricher) podOf(f *event.Flow, info *cgroup.Info) (pod, whereabouts) {
+	boxes := e.cfg.Sandboxes
+	netns := f.Conn.Netns
+	if netns != e.cfg.Netns {
+		s := e.again.space(e, netns)
+		if s.pod.base != nil {
+			return s.pod, here
+		}
+		if info.PodUID == "" || !boxes.Own(info.Path) {
+			return pod{}, here
+		}
+		boxes.Learn(netns, info.Path)
+		if uid, ok := boxes.Pod(netns); ok {
+			return e.podBy(uid), here
+		}
+		return pod{}, undecided
+	}
+	if info.PodUID == "" || !boxes.Own(info.Path) {
+		return pod{}, here
+	}
+	if told := e.cfg.Cluster.Pod(info.PodUID); told != nil {
+		if !told.HostNetwork {
+			return pod{}, elsewhere
+		}
+	} else if other, ok := boxes.Netns(info.PodUID); ok && other != netns {
+		return pod{}, elsewhere
+	}
+	return e.podBy(info.PodUID), here
+}
+
+// podBy gives a pod of this node. Until the cluster has told of it, it has no
+// name.
+func (e *Enricher) podBy(uid string) pod {
+	id := e.cfg.Cluster.Identity(uid)
+	if id == nil {
+		if id = e.untold.get(uid); id == nil {
+			id = &event.Identity{Class: event.ClassPod, PodUID: uid, Node: e.cfg.Node, Zone: e.host.Zone}
+			e.untold.put(uid, id)
+		}
+	}
+	return pod{uid, id}
+}
+
+// podParty gives the identity of a process in a pod.
+func (e *Enricher) podParty(p party, of pod, info *cgroup.Info) *event.Identity {
+	if info.PodUID != of.uid {
 		p.cgroup, info = 0, nothing // it came from outside into the pod's namespace
 	}
-	p.class = event.ClassPod
-	if p.pod = e.cfg.Cluster.Identity(uid); p.pod == nil {
-		p.uid = uid
-	}
-	if p.pod != nil && p.cgroup == 0 && p.pid == 0 && p.name == (socket.Name{}) {
-		return p.pod
+	p.pod = of.base
+	if p == (party{pod: of.base}) {
+		return of.base
 	}
 	id := e.parties.get(p)
 	if id != nil {
 		return id
 	}
-	if p.pod != nil {
-		made := *p.pod
-		id = &made
-	} else {
-		id = &event.Identity{Class: event.ClassPod, PodUID: uid, Node: e.cfg.Node, Zone: e.host.Zone}
-	}
+	made := *of.base
+	id = &made
 	id.Container, id.Process, id.PID = info.Container, p.name.String(), p.pid
-	if pod := e.cfg.Cluster.Pod(uid); pod != nil {
-		if name := pod.Container(info.Container); name != "" {
+	if told := e.cfg.Cluster.Pod(of.uid); told != nil {
+		if name := told.Container(info.Container); name != "" {
 			id.Container = name
 		}
 	}
@@ -158,11 +172,11 @@ func (e *Enricher) class(f *event.Flow, info *cgroup.Info, known bool) event.Cla
 	return event.ClassUnknown
 }
 
-func (e *Enricher) intern(p party, info *cgroup.Info) *event.Identity {
+func (e *Enricher) intern(p party, class event.Class, info *cgroup.Info) *event.Identity {
 	id := e.parties.get(p)
 	if id == nil {
 		id = &event.Identity{
-			Class: p.class, Node: e.cfg.Node, Zone: e.host.Zone,
+			Class: class, Node: e.cfg.Node, Zone: e.host.Zone,
 			Container: info.Container, PodUID: info.PodUID, Unit: info.Unit,
 			Process: p.name.String(), PID: p.pid,
 		}

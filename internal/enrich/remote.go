@@ -29,19 +29,20 @@ func (e *Enricher) remote(f *event.Flow) *event.Identity {
 	if c.Remote == c.Local || isLoopback(&c.Remote) {
 		return e.itself(f)
 	}
+	a := e.cfg.Cluster.At(c.Remote)
 	if f.OpenedBy == event.OpenerRemote {
-		return e.holder(f, c.Remote)
+		return e.holder(f, a, c.Remote)
 	}
-	if s := e.cfg.Cluster.Service(c.Remote, c.RemotePort, c.Protocol); s != nil {
+	if s := a.Service(c.RemotePort, c.Protocol); s != nil {
 		return e.served(f, s)
 	}
-	id := e.holder(f, c.Remote)
+	id := e.holder(f, a, c.Remote)
 	if id.Class == event.ClassNode {
 		if s := e.cfg.Cluster.NodePort(c.RemotePort, c.Protocol); s != nil {
 			return e.served(f, s)
 		}
 	}
-	return e.behind(f, e.atPort(id, c.Remote, c.RemotePort, c.Protocol))
+	return e.behind(f, a, e.atPort(id, a, c.RemotePort, c.Protocol))
 }
 
 // served is who serves a connection to a Service: until the host has said so,
@@ -59,7 +60,8 @@ func (e *Enricher) served(f *event.Flow, s *event.Identity) *event.Identity {
 	}
 	id := e.itself(f)
 	if t.Remote != f.Conn.Local {
-		id = e.atPort(e.holder(f, t.Remote), t.Remote, t.RemotePort, f.Conn.Protocol)
+		a := e.cfg.Cluster.At(t.Remote)
+		id = e.atPort(e.holder(f, a, t.Remote), a, t.RemotePort, f.Conn.Protocol)
 	}
 	return e.intoEnd(end{base: id, service: s.Service})
 }
@@ -67,7 +69,7 @@ func (e *Enricher) served(f *event.Flow, s *event.Identity) *event.Identity {
 // behind adds the Service that an endpoint is asked as: in the host's namespace
 // the packets show the endpoint where the socket asked for the Service, and who
 // asks for a Service without an address has its endpoints' from the beginning.
-func (e *Enricher) behind(f *event.Flow, id *event.Identity) *event.Identity {
+func (e *Enricher) behind(f *event.Flow, a *cluster.Address, id *event.Identity) *event.Identity {
 	c := &f.Conn
 	service := ""
 	switch {
@@ -75,10 +77,10 @@ func (e *Enricher) behind(f *event.Flow, id *event.Identity) *event.Identity {
 		if s := e.asked(f); s != nil {
 			service = s.Service
 		}
-	case f.NAT == nil && c.Netns == e.cfg.Netns && e.cfg.Cluster.Endpoint(c.Remote, c.RemotePort, c.Protocol):
+	case f.NAT == nil && c.Netns == e.cfg.Netns && a.Endpoint(c.RemotePort, c.Protocol):
 		e.want(f)
 	default:
-		service = e.cfg.Cluster.Headless(c.Remote, c.RemotePort, c.Protocol)
+		service = a.Headless(c.RemotePort, c.Protocol)
 	}
 	if service == "" && f.Remote != nil && f.Remote.Class == id.Class && f.Remote.PodUID == id.PodUID {
 		service = f.Remote.Service // it does not serve there any more
@@ -92,10 +94,11 @@ func (e *Enricher) behind(f *event.Flow, id *event.Identity) *event.Identity {
 // asked is the Service that a socket of the host's asked for.
 func (e *Enricher) asked(f *event.Flow) *event.Identity {
 	t := f.NAT
-	if s := e.cfg.Cluster.Service(t.Remote, t.RemotePort, f.Conn.Protocol); s != nil {
+	a := e.cfg.Cluster.At(t.Remote)
+	if s := a.Service(t.RemotePort, f.Conn.Protocol); s != nil {
 		return s
 	}
-	if id, _ := e.cfg.Cluster.Holder(t.Remote, f.First); id != nil && id.Class == event.ClassNode || e.own(t.Remote) {
+	if id, _ := e.cfg.Cluster.Holder(a, f.First); id != nil && id.Class == event.ClassNode || e.own(t.Remote) {
 		return e.cfg.Cluster.NodePort(t.RemotePort, f.Conn.Protocol)
 	}
 	return nil
@@ -103,9 +106,9 @@ func (e *Enricher) asked(f *event.Flow) *event.Identity {
 
 // holder is who had an address when the connection was first seen. That nobody
 // has it any more takes no name away.
-func (e *Enricher) holder(f *event.Flow, ip event.IP) *event.Identity {
+func (e *Enricher) holder(f *event.Flow, a *cluster.Address, ip event.IP) *event.Identity {
 	m := e.cfg.Cluster
-	id, standing := m.Holder(ip, f.First)
+	id, standing := m.Holder(a, f.First)
 	switch {
 	case standing == cluster.Held:
 		return id
@@ -118,7 +121,7 @@ func (e *Enricher) holder(f *event.Flow, ip event.IP) *event.Identity {
 	case e.own(ip):
 		return e.node
 	}
-	if s := m.Service(ip, 0, 0); s != nil {
+	if s := a.Service(0, 0); s != nil {
 		return s // another port of it, or an echo
 	}
 	switch {
@@ -146,8 +149,8 @@ func wasNamed(f *event.Flow, ip event.IP) bool {
 
 // atPort tells the API server from the node that it is on, and from an address
 // that is nobody's.
-func (e *Enricher) atPort(id *event.Identity, ip event.IP, port uint16, protocol event.Protocol) *event.Identity {
-	if id.Class == event.ClassPod || !e.cfg.Cluster.APIServer(ip, port, protocol) {
+func (e *Enricher) atPort(id *event.Identity, a *cluster.Address, port uint16, protocol event.Protocol) *event.Identity {
+	if id.Class == event.ClassPod || !a.APIServer(port, protocol) {
 		return id
 	}
 	return e.intoEnd(end{base: id, api: true})
@@ -160,10 +163,7 @@ func (e *Enricher) itself(f *event.Flow) *event.Identity {
 	case f.Conn.Netns == e.cfg.Netns:
 		return e.host
 	case l.Class == event.ClassPod:
-		if id := e.cfg.Cluster.Identity(l.PodUID); id != nil {
-			return id
-		}
-		return e.podParty(party{}, l.PodUID, nothing)
+		return e.podBy(l.PodUID).base
 	}
 	return e.unknown
 }
