@@ -6,12 +6,15 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -139,6 +142,75 @@ func TestOutsideEndMoves(t *testing.T) {
 		}
 		if n := hooked(t, own, "veth0"); n != 4 {
 			t.Errorf("%d programs, want 4", n)
+		}
+	})
+}
+
+// Super-packets add up from outside, too, to what the device counted.
+func TestOutsideIsConserved(t *testing.T) {
+	bothWays(t, func(t *testing.T, how Attach) {
+		p := bpftest.NewPair(t)
+		bpftest.Settle(t, []bpftest.Place{{Netns: p.A.Netns, Name: p.A.Name}})
+		l := host(t, p.A.Netns, newWindows(p.B.Netns).config(Config{Attach: how}))
+		l.tap.Add(p.B.Inode(), "pod", time.Now())
+		l.sync()
+		for _, v6 := range []bool{false, true} {
+			const size = 20 << 20
+			to := p.A.ListenTCP(v6, bpftest.ServeDiscard)
+			c := p.B.DialTCP(to)
+			if _, err := c.Write(make([]byte, size)); err != nil {
+				t.Fatal(err)
+			}
+			_ = c.CloseWrite()
+			_, _ = io.Copy(io.Discard, c) // until the other has read all
+			l.settle()
+			_, tx := l.checkConserved(&p.A) // of its two ports the last: the pod's
+			d := l.find(event.TCP, c.LocalAddr().(*net.TCPAddr).AddrPort().Port(), to.Port())
+			if d.Conn.Netns != p.B.Inode() || d.Traffic.TxBytes < size || d.Cookie != p.B.Cookie(c) || !d.HasSocket || tx.flows.Bytes < size {
+				t.Errorf("%+v, %+v", d, tx)
+			}
+		}
+	})
+}
+
+// Tapped from outside a namespace ends as well, and the tap hears of it.
+func TestOutsideIsNotKept(t *testing.T) {
+	bothWays(t, func(t *testing.T, how Attach) {
+		own := bpftest.NewNetns(t)
+		sleep := exec.Command("sleep", "60")
+		sleep.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
+		if err := sleep.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = sleep.Process.Kill(); _ = sleep.Wait() })
+		path := fmt.Sprintf("/proc/%d/ns/net", sleep.Process.Pid)
+		f, err := os.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n, err := inode(f)
+		if err := errors.Join(err, f.Close()); err != nil {
+			t.Fatal(err)
+		}
+		var gone atomic.Uint32
+		l := host(t, own, Config{Attach: how, Gone: gone.Store, FromOutside: func(uint32) (*os.File, error) {
+			f, err := os.Open(path)
+			if err != nil {
+				err = orb8netns.ErrGone
+			}
+			return f, err
+		}})
+		l.follow()
+		l.tap.Add(n, "short", time.Now())
+		l.link(func() error {
+			return netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "near"}, PeerName: "far", PeerNamespace: netlink.NsPid(sleep.Process.Pid)})
+		})
+		bpftest.Eventually(t, "the end to be tapped twice", func() bool { return hooked(t, own, "near") == 4 })
+		_ = sleep.Process.Kill()
+		_ = sleep.Wait()
+		bpftest.Eventually(t, "the tap to hear of it", func() bool { return gone.Load() == n })
+		if got := l.tap.Namespaces(); len(got) != 1 {
+			t.Errorf("still listed: %+v", got)
 		}
 	})
 }

@@ -44,6 +44,9 @@ func openWatch(all bool) (*watch, error) {
 	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, watchBuffer)
 	if all {
 		err = unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_LISTEN_ALL_NSID, 1)
+		if errors.Is(err, unix.EPERM) {
+			err = fmt.Errorf("hear of all namespaces: %w: needs root, or the capability NET_BROADCAST", err)
+		}
 	}
 	if err == nil {
 		err = unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
