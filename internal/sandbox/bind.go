@@ -148,8 +148,7 @@ func (s *Sandboxes) oldest(group string) (inode uint32) {
 		if cgroup.ParseBelow(s.base(), g).Container == "" {
 			continue
 		}
-		pids, _ := s.cfg.Groups.Processes(g) // those that could be read
-		for _, pid := range pids[:min(len(pids), maxProcesses)] {
+		for _, pid := range s.processes(g, 0) {
 			in, start, err := netns.OfProcess(s.cfg.Proc, pid)
 			// Within one tick of the clock, numbers count up.
 			if err == nil && (start < first || start == first && pid < lowest) {
@@ -158,6 +157,22 @@ func (s *Sandboxes) oldest(group string) (inode uint32) {
 		}
 	}
 	return inode
+}
+
+// processes are the first of a container. Where it has none itself they are
+// below: crun puts them into a group "container", an init system into its own.
+func (s *Sandboxes) processes(group string, depth int) []uint32 {
+	pids, _ := s.cfg.Groups.Processes(group) // those that could be read
+	if len(pids) > 0 || depth >= maxDepth {
+		return pids[:min(len(pids), maxProcesses)]
+	}
+	for _, child := range s.cfg.Groups.Children(group) {
+		pids = append(pids, s.processes(child, depth+1)...)
+		if len(pids) >= maxProcesses {
+			break
+		}
+	}
+	return pids
 }
 
 // settle looks at what Learn and Made left.

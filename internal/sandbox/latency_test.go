@@ -19,8 +19,9 @@ func TestFromExecToPod(t *testing.T) {
 	s := m.open(Config{Sweep: time.Hour})
 	run(t, s)
 	pods := map[bool]map[uint32]bool{true: {}, false: {}} // netns told, by whose
+	id, level := s.NodeGroup()
 	p, err := execs.Open(execs.Config{
-		Node: execs.Group{ID: m.groups.ID(s.NodeRoot()), Level: 2},
+		Node: execs.Group{ID: id, Level: level},
 		NewNetns: func(e execs.Exec) {
 			info, ok := m.groups.Info(e.Cgroup)
 			pods[ok && s.Own(info.Path)][e.Netns] = true

@@ -18,6 +18,7 @@ import (
 	"context"
 	"log/slog"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -128,7 +129,7 @@ func open(cfg Config, n node) *Sandboxes {
 		cfg.Groups.Within(s.node.root)
 		s.sweep()
 	}
-	s.log.Info("Node", "cgroup", s.node.root, "pods", s.roots, "sandboxes", len(s.byNetns))
+	s.log.Info("This node", "cgroup", s.node.root, "pods", s.roots, "sandboxes", len(s.byNetns))
 	for _, problem := range s.Problems() {
 		s.log.Warn("Sandboxes", "problem", problem)
 	}
@@ -164,6 +165,14 @@ func (s *Sandboxes) Generation() uint64 { return s.generation.Load() }
 // NodeRoot is the cgroup that all of this node is in: "/" where it has the
 // machine to itself.
 func (s *Sandboxes) NodeRoot() string { return s.node.root }
+
+// NodeGroup is that group by its id, and how many groups are above it.
+func (s *Sandboxes) NodeGroup() (id uint64, level uint32) {
+	if s.node.root == "/" || s.cfg.Groups == nil {
+		return 0, 0
+	}
+	return s.cfg.Groups.ID(s.node.root), uint32(strings.Count(s.node.root, "/"))
+}
 
 // AllProcesses tells whether /proc shows the processes of the whole node.
 func (s *Sandboxes) AllProcesses() bool { return s.node.sight }

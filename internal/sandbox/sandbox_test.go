@@ -18,7 +18,7 @@ func TestOpen(t *testing.T) {
 	m.start(m.pod(1, podA) + "/" + container(2)) // a guest somewhere else
 	m.enter(m.pod(1, podB)+"/"+container(3), nil)
 	m.enter(m.pod(1, podC)+"/crio-conmon-"+container(4), nil)
-	infra := m.start(m.pod(1, podC) + "/crio-" + container(4))
+	infra := m.start(m.pod(1, podC) + "/crio-" + container(4) + "/container")
 	foreign := m.start(m.pod(2, podB) + "/" + container(5))
 
 	s := m.open(Config{})
@@ -192,6 +192,29 @@ func TestMine(t *testing.T) {
 		if got := s.Mine(c.ns); got != c.want {
 			t.Errorf("%s: %v", what, got)
 		}
+	}
+}
+
+// By hand on a machine, all the pods that it has are this node's, those that
+// come later too.
+func TestByHand(t *testing.T) {
+	m := newMachine(t)
+	first := m.start(m.pod(1, podA) + "/" + container(1))
+	m.group(m.top + "/system.slice/x.service/deep/er")
+	s := open(Config{Groups: m.groups, Own: m.own, Sweep: time.Hour}, node{root: m.top, sight: true})
+	is(t, s, first.netns, podA)
+	run(t, s)
+	second := m.group(m.pod(2, podB) + "/" + container(2))
+	s.Made(second)
+	p := m.start(second)
+	bpftest.Eventually(t, "the second kubelet's pod", func() bool { uid, _ := s.Pod(p.netns); return uid == podB })
+	if id, level := s.NodeGroup(); id != m.groups.ID(m.top) || level != 1 {
+		t.Errorf("group %d, level %d", id, level)
+	}
+	m.group(m.top + "/empty")
+	s = open(Config{Groups: m.groups, Own: m.own}, node{root: m.top + "/empty", sight: true})
+	if !mentions(s.Problems(), "is a kubelet running") {
+		t.Errorf("problems %q", s.Problems())
 	}
 }
 
