@@ -3,8 +3,10 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"strings"
 
 	"github.com/spf13/pflag"
 
@@ -15,6 +17,7 @@ import (
 type addressFlags struct {
 	agent, server string
 	standalone    bool
+	kubernetes    client.Kubernetes
 	flags         *pflag.FlagSet
 
 	told *client.Address
@@ -22,9 +25,12 @@ type addressFlags struct {
 
 func (f *addressFlags) add(flags *pflag.FlagSet) {
 	f.flags = flags
-	flags.StringVar(&f.agent, "agent", "", "ask the agent at `HOST:PORT` (port 9090 if left out) or unix:///PATH")
+	flags.StringVar(&f.agent, "agent", "", "ask the agent at `HOST:PORT` (port 9090 if left out), NAMESPACE/POD or unix:///PATH")
 	flags.StringVar(&f.server, "server", "", "ask the server at `HOST:PORT` (port 8080 if left out)")
 	flags.BoolVar(&f.standalone, "standalone", false, "look by itself, without an agent (root)")
+	flags.StringVar(&f.kubernetes.Kubeconfig, "kubeconfig", "", "ask the agents of the cluster of this `FILE` (KUBECONFIG, ~/.kube/config)")
+	flags.StringVar(&f.kubernetes.Context, "context", "", "ask the agents of the cluster of this `NAME` in the kubeconfig")
+	flags.StringVar(&f.kubernetes.Namespace, "agent-namespace", "", "look for agents in this `NAMESPACE` (ORB8_AGENT_NAMESPACE; orb8-system)")
 }
 
 // check refuses what contradicts itself before anything is done.
@@ -37,6 +43,9 @@ func (f *addressFlags) check() error {
 	}
 	if len(told) > 1 {
 		return usagef("%s and %s exclude each other: give one of --agent, --server and --standalone", told[0], told[1])
+	}
+	if cluster := f.clusterFlag(); cluster != "" && len(told) > 0 && !strings.Contains(f.agent, "/") {
+		return usagef("%s and %s exclude each other: with %s the agents of a cluster are asked", told[0], cluster, cluster)
 	}
 	var a client.Address
 	var err error
@@ -59,11 +68,28 @@ func (f *addressFlags) check() error {
 	return nil
 }
 
-// connect finds whom to ask.
-func (a *app) connect(ctx context.Context) (client.Observer, error) {
+// clusterFlag is the flag that says which cluster to ask, if one was given.
+func (f *addressFlags) clusterFlag() string {
+	for _, name := range []string{"kubeconfig", "context"} {
+		if f.flags.Changed(name) {
+			return "--" + name
+		}
+	}
+	return ""
+}
+
+// connect finds whom to ask. nodes are those that can have an answer; nil is
+// all.
+func (a *app) connect(ctx context.Context, nodes *nodeChoice) (client.Observer, error) {
+	k := a.address.kubernetes
+	k.Namespace = cmp.Or(k.Namespace, a.cfg.Getenv("ORB8_AGENT_NAMESPACE"))
+	if nodes != nil {
+		k.Nodes, k.NotNodes = nodes.only, nodes.not
+	}
 	return client.Find(ctx, client.Where{
 		Address:    a.address.told,
 		Standalone: a.address.standalone,
+		Kubernetes: k,
 		Getenv:     a.cfg.Getenv,
 		Nearby:     a.cfg.Nearby,
 		Start:      a.cfg.Standalone,
@@ -71,3 +97,6 @@ func (a *app) connect(ctx context.Context) (client.Observer, error) {
 		Say:        a.say,
 	})
 }
+
+// nodeChoice is which nodes' agents are asked, where each node has its own.
+type nodeChoice struct{ only, not []string }

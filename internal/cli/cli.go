@@ -75,13 +75,19 @@ func (a *app) root() *cobra.Command {
 		Use:   "orb8 [--agent HOST:PORT | --server HOST:PORT | --standalone] COMMAND",
 		Short: "Which workload talks to which, how much, and how healthily",
 		Long: `orb8 shows what the workloads of a machine or a cluster say to each other.
-It asks an agent (one node) or a server (the cluster). Without --agent, --server
-or --standalone it tries ORB8_SERVER, ORB8_AGENT, localhost:8080 and
-localhost:9090 and then, as root on Linux, looks by itself.
+It asks an agent (one node), a server, or all agents of a Kubernetes cluster
+through its API server. Without --agent, --server, --standalone, --kubeconfig or
+--context it tries ORB8_SERVER, ORB8_AGENT, localhost:8080, localhost:9090, the
+agents of the kubeconfig's cluster (namespace orb8-system), and then, as root on
+Linux, looks by itself. It says on standard error whom it asks.
+
+Lists in filters are separated by commas or given again: one of them is enough.
+Different filters must all hold. Each has a negation: --not-pod, --not-from-pod.
 
 Exit status: 0 done (also when nothing was found), 1 failed, 2 wrong usage.`,
 		Example: `  orb8 status
   orb8 flows --sort rtt --limit 10
+  orb8 flows -n shop --to-service cart
   orb8 trace network --port 443 --duration 30s`,
 		Version:            a.cfg.Version,
 		SilenceUsage:       true,
@@ -98,7 +104,7 @@ Exit status: 0 done (also when nothing was found), 1 failed, 2 wrong usage.`,
 	root.SetVersionTemplate("orb8 {{.Version}}\n")
 	root.SetFlagErrorFunc(flagError)
 	a.address.add(root.PersistentFlags())
-	root.AddCommand(a.status(), a.flows(), a.trace(), a.version(), a.completion())
+	root.AddCommand(a.status(), a.flows(), a.pods(), a.trace(), a.version(), a.completion())
 	return root
 }
 

@@ -28,6 +28,7 @@ type fake struct {
 	flows   []*orb8v1.FlowsResponse
 	summary *orb8v1.Summary
 	events  []*orb8v1.EventsResponse
+	pods    []*orb8v1.PodRecord
 	// After the fixed answers: stop the whole server.
 	die func()
 	// Every connection has moved more each time that Flows is asked.
@@ -68,6 +69,22 @@ func (f *fake) Flows(q *orb8v1.FlowsRequest, stream grpc.ServerStreamingServer[o
 		return nil
 	}
 	return stream.Send(&orb8v1.FlowsResponse{Message: &orb8v1.FlowsResponse_Summary{Summary: f.summary}})
+}
+
+func (f *fake) Pods(q *orb8v1.PodsRequest, stream grpc.ServerStreamingServer[orb8v1.PodsResponse]) error {
+	s := &orb8v1.PodsSummary{Known: uint64(len(f.pods)), Nodes: f.summary.GetNodes()}
+	for _, p := range f.pods {
+		if n := q.GetInclude().GetNamespaces(); len(n) > 0 && !slices.Contains(n, p.GetNamespace()) {
+			continue
+		}
+		if s.Matched++; s.Matched > uint64(q.GetLimit()) {
+			continue
+		}
+		if err := stream.Send(&orb8v1.PodsResponse{Message: &orb8v1.PodsResponse_Pod{Pod: p}}); err != nil {
+			return err
+		}
+	}
+	return stream.Send(&orb8v1.PodsResponse{Message: &orb8v1.PodsResponse_Summary{Summary: s}})
 }
 
 func (f *fake) Events(_ *orb8v1.EventsRequest, stream grpc.ServerStreamingServer[orb8v1.EventsResponse]) error {

@@ -21,14 +21,22 @@ type filterFlags struct{ include, exclude *orb8v1.Filter }
 
 func (f *filterFlags) add(cmd *cobra.Command) {
 	f.include, f.exclude = &orb8v1.Filter{}, &orb8v1.Filter{}
+	addFilters(cmd, filters(f.include), filters(f.exclude))
+}
+
+// addFilters adds each flag and its negation. Those of one end have theirs, too,
+// but the help would be too long to read with them.
+func addFilters(cmd *cobra.Command, include, exclude []filterFlag) {
 	cmd.Flags().SortFlags = false
-	for _, flag := range filters(f.include) {
+	for _, flag := range include {
 		addFilter(cmd, flag, "only "+flag.help)
 	}
-	for _, flag := range filters(f.exclude) {
+	for _, flag := range exclude {
+		hidden := strings.HasPrefix(flag.name, "from-") || strings.HasPrefix(flag.name, "to-")
 		flag.name, flag.short = "not-"+flag.name, ""
 		// The placeholder of the help is what pflag shows as the value.
 		addFilter(cmd, flag, "leave out `"+strings.Split(flag.help, "`")[1]+"`")
+		cmd.Flags().Lookup(flag.name).Hidden = hidden
 	}
 }
 
@@ -41,15 +49,22 @@ func addFilter(cmd *cobra.Command, flag filterFlag, help string) {
 }
 
 // given tells whether any filter narrows the answer.
-func (f *filterFlags) given() bool {
-	for _, one := range []*orb8v1.Filter{f.include, f.exclude} {
-		for _, flag := range filters(one) {
+func given(lists ...[]filterFlag) bool {
+	for _, flags := range lists {
+		for _, flag := range flags {
 			if flag.list.String() != "" {
 				return true
 			}
 		}
 	}
 	return false
+}
+
+func (f *filterFlags) given() bool { return given(filters(f.include), filters(f.exclude)) }
+
+// nodes are those that have what is asked for.
+func (f *filterFlags) nodes() *nodeChoice {
+	return &nodeChoice{f.include.GetNodes(), f.exclude.GetNodes()}
 }
 
 type filterFlag struct {
@@ -60,10 +75,15 @@ type filterFlag struct {
 }
 
 func filters(f *orb8v1.Filter) []filterFlag {
-	return []filterFlag{
+	if f.From == nil {
+		f.From, f.To = &orb8v1.EndFilter{}, &orb8v1.EndFilter{}
+	}
+	flags := []filterFlag{
 		{name: "namespace", short: "n", help: "connections of these `NAMESPACE`s", list: texts(&f.Namespaces, anyName)},
 		{name: "pod", help: "connections of these `POD`s", list: texts(&f.Pods, anyName)},
 		{name: "workload", help: "connections of these workloads, `NAME` or KIND/NAME", list: texts(&f.Workloads, anyName)},
+		{name: "label", short: "l", help: "connections of pods with one of these labels: `KEY`, KEY=VALUE or KEY!=VALUE", list: texts(&f.Labels, parseLabel)},
+		{name: "service", help: "connections to these Services, `NAME` or NAMESPACE/NAME", list: texts(&f.Services, anyName)},
 		{
 			name: "protocol", help: "these `PROTOCOL`s: TCP, UDP, ICMP, ICMPv6, SCTP or a number", list: numbers(&f.Protocols, parseProtocol),
 			allowed: []string{"TCP", "UDP", "ICMP", "ICMPv6", "SCTP"},
@@ -79,6 +99,36 @@ func filters(f *orb8v1.Filter) []filterFlag {
 			list: texts(&f.Directions, parseDirection), allowed: []string{"ingress", "egress"},
 		},
 		{name: "node", help: "what these `NODE`s saw", list: texts(&f.Nodes, anyName)},
+	}
+	flags = append(flags, endFilters(f.GetFrom(), "from-", "connections opened by")...)
+	return append(flags, endFilters(f.GetTo(), "to-", "connections opened to")...)
+}
+
+// podFilters are the flags about pods themselves.
+func podFilters(f *orb8v1.EndFilter) []filterFlag {
+	return []filterFlag{
+		{name: "namespace", short: "n", help: "pods of these `NAMESPACE`s", list: texts(&f.Namespaces, anyName)},
+		{name: "pod", help: "these `POD`s", list: texts(&f.Pods, anyName)},
+		{name: "workload", help: "pods of these workloads, `NAME` or KIND/NAME", list: texts(&f.Workloads, anyName)},
+		{name: "label", short: "l", help: "pods with one of these labels: `KEY`, KEY=VALUE or KEY!=VALUE", list: texts(&f.Labels, parseLabel)},
+		{name: "node", help: "pods on these `NODE`s", list: texts(&f.Nodes, anyName)},
+	}
+}
+
+// nodeFilters are the flag about nodes, where there is nothing else to choose.
+func nodeFilters(to *[]string) []filterFlag {
+	return []filterFlag{{name: "node", help: "these `NODE`s", list: texts(to, anyName)}}
+}
+
+// endFilters are the flags about one end of a connection.
+func endFilters(f *orb8v1.EndFilter, prefix, help string) []filterFlag {
+	return []filterFlag{
+		{name: prefix + "namespace", help: help + " these `NAMESPACE`s", list: texts(&f.Namespaces, anyName)},
+		{name: prefix + "pod", help: help + " these `POD`s", list: texts(&f.Pods, anyName)},
+		{name: prefix + "workload", help: help + " these workloads, `NAME` or KIND/NAME", list: texts(&f.Workloads, anyName)},
+		{name: prefix + "label", help: help + " pods with one of these labels: `KEY`, KEY=VALUE or KEY!=VALUE", list: texts(&f.Labels, parseLabel)},
+		{name: prefix + "service", help: help + " these Services, `NAME` or NAMESPACE/NAME", list: texts(&f.Services, anyName)},
+		{name: prefix + "node", help: help + " what is on these `NODE`s", list: texts(&f.Nodes, anyName)},
 	}
 }
 
@@ -141,6 +191,20 @@ func numbers(to *[]uint32, parse func(string) (uint32, error)) *list {
 func anyName(s string) (string, error) {
 	if s == "" {
 		return "", fmt.Errorf("a name is empty: allowed are names, separated by commas")
+	}
+	return s, nil
+}
+
+func parseLabel(s string) (string, error) {
+	key, value, _ := strings.Cut(s, "=")
+	if other, not := strings.CutSuffix(key, "!"); not && s != key {
+		key = other
+	} else {
+		// As kubectl does.
+		value = strings.TrimPrefix(value, "=")
+	}
+	if key == "" || strings.ContainsAny(key+value, "=!<>() \t\n") {
+		return "", fmt.Errorf("not about a label: allowed are KEY, KEY=VALUE and KEY!=VALUE")
 	}
 	return s, nil
 }

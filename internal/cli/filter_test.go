@@ -24,6 +24,8 @@ func TestFilter(t *testing.T) {
 		"--protocol", "tcp, 58", "--port", "80,443", "--src-port", "0", "--dst-port", "65535",
 		"--ip", "10.1.2.3/8", "--src-ip", "::ffff:10.0.0.1", "--dst-ip", "FD00::1", "--direction", "Ingress,egress", "--node", "n",
 		"--not-pod", "q", "--not-pod", "r", "--not-protocol", "UDP",
+		"-l", "app=web,tier", "--label", "x!=y", "--service", "shop/cart", "--from-pod", "p", "--from-label", "a==b", "--to-service", "cart", "--to-node", "n,m",
+		"--not-from-namespace", "kube-system", "--not-to-workload", "w",
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -36,8 +38,14 @@ func TestFilter(t *testing.T) {
 		Protocols: []uint32{6, 58}, Ports: []uint32{80, 443}, SrcPorts: []uint32{0}, DstPorts: []uint32{65535},
 		Ips: []string{"10.0.0.0/8"}, SrcIps: []string{"10.0.0.1"}, DstIps: []string{"fd00::1"},
 		Directions: []string{"ingress", "egress"}, Nodes: []string{"n"},
+		Labels: []string{"app=web", "tier", "x!=y"}, Services: []string{"shop/cart"},
+		From: &orb8v1.EndFilter{Pods: []string{"p"}, Labels: []string{"a==b"}},
+		To:   &orb8v1.EndFilter{Services: []string{"cart"}, Nodes: []string{"n", "m"}},
 	}
-	exclude := &orb8v1.Filter{Pods: []string{"q", "r"}, Protocols: []uint32{17}}
+	exclude := &orb8v1.Filter{
+		Pods: []string{"q", "r"}, Protocols: []uint32{17},
+		From: &orb8v1.EndFilter{Namespaces: []string{"kube-system"}}, To: &orb8v1.EndFilter{Workloads: []string{"w"}},
+	}
 	if diff := cmp.Diff(include, f.include, protocmp.Transform()); diff != "" {
 		t.Error(diff)
 	}
@@ -48,8 +56,27 @@ func TestFilter(t *testing.T) {
 
 // Every field of the filter on the wire has its flag, and its negation.
 func TestEveryFilterHasAFlag(t *testing.T) {
-	fields := (&orb8v1.Filter{}).ProtoReflect().Descriptor().Fields().Len()
+	ends := (&orb8v1.EndFilter{}).ProtoReflect().Descriptor().Fields().Len()
+	// The two ends are no fields themselves.
+	fields := (&orb8v1.Filter{}).ProtoReflect().Descriptor().Fields().Len() - 2 + 2*ends
 	if flags := len(filters(&orb8v1.Filter{})); flags != fields {
 		t.Errorf("%d flags for %d fields", flags, fields)
+	}
+	// A pod does not tell its Services.
+	if flags := len(podFilters(&orb8v1.EndFilter{})); flags != ends-1 {
+		t.Errorf("%d flags of pods for %d fields", flags, ends)
+	}
+}
+
+func TestLabels(t *testing.T) {
+	for _, good := range []string{"app", "app=", "app=web", "app==web", "app!=web", "example.com/app=x_1.y"} {
+		if got, err := parseLabel(good); err != nil || got != good {
+			t.Errorf("%q: %q, %v", good, got, err)
+		}
+	}
+	for _, bad := range []string{"", "=", "=x", "!=x", "!app", "app!", "a b", "a in (b)", "a=b=c", "a!==b"} {
+		if _, err := parseLabel(bad); err == nil {
+			t.Errorf("%q is taken", bad)
+		}
 	}
 }

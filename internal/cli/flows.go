@@ -42,7 +42,7 @@ in a pipe bytes and microseconds are plain numbers and no cell holds a blank.`,
 			if err := f.check(); err != nil {
 				return err
 			}
-			c, err := a.connect(cmd.Context())
+			c, err := a.connect(cmd.Context(), f.filter.nodes())
 			if err != nil {
 				return err
 			}
@@ -90,6 +90,8 @@ func (f *flowsFlags) request() *orb8v1.FlowsRequest {
 // answer is what one answer holds beside its flows, which were handed on as they
 // came.
 type answer struct {
+	// Who was asked.
+	from     client.Observer
 	shown    int
 	summary  *orb8v1.Summary
 	warnings []string
@@ -99,7 +101,7 @@ type answer struct {
 
 // ask puts the question once. each sees every flow, in order.
 func (f *flowsFlags) ask(ctx context.Context, c client.Observer, each func(*orb8v1.FlowRecord) error) (*answer, error) {
-	got := &answer{}
+	got := &answer{from: c}
 	for m, err := range c.Flows(ctx, f.request()) {
 		if err != nil {
 			return nil, err
@@ -118,21 +120,31 @@ func (f *flowsFlags) ask(ctx context.Context, c client.Observer, each func(*orb8
 			got.summary = m.GetSummary()
 		}
 	}
-	if got.summary == nil {
-		return nil, &client.Error{Text: "the answer of " + c.Who() + " broke off: it has no summary", Try: "orb8 status"}
-	}
-	for _, n := range got.summary.GetNodes() {
+	got.hearAll(got.summary.GetNodes(), got.summary.GetLosses())
+	return got, got.check(got.summary != nil)
+}
+
+// hearAll takes what a summary says of nodes and losses.
+func (got *answer) hearAll(nodes []*orb8v1.NodeState, losses []*orb8v1.Loss) {
+	for _, n := range nodes {
 		got.hear(n)
 	}
-	for _, l := range got.summary.GetLosses() {
+	for _, l := range losses {
 		if l.GetCount() > 0 {
 			got.warnings = append(got.warnings, render.Loss(l))
 		}
 	}
-	if got.nodes > 0 && got.silent == got.nodes {
-		return nil, &client.Error{Text: got.warnings[0], Try: "orb8 status"}
+}
+
+// check tells what is no answer: one without its end, and one of nobody.
+func (got *answer) check(complete bool) error {
+	if !complete {
+		return &client.Error{Text: "the answer of " + got.from.Who() + " broke off: it has no summary", Try: "orb8 status"}
 	}
-	return got, nil
+	if got.nodes > 0 && got.silent == got.nodes {
+		return &client.Error{Text: got.warnings[0], Try: got.from.Try()}
+	}
+	return nil
 }
 
 func (got *answer) hear(n *orb8v1.NodeState) {

@@ -79,5 +79,5 @@ func setup(env *testscript.Env) error {
 	for name, place := range places {
 		env.Setenv(name, place)
 	}
-	return nil
+	return cluster(env)
 }

@@ -4,6 +4,7 @@ package cli
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -14,6 +15,7 @@ import (
 
 func (a *app) status() *cobra.Command {
 	var output outputFlag
+	var nodes nodeChoice
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "What is attached, counted and lost, on each node",
@@ -28,7 +30,7 @@ flows + remainder + overflow + forwarded + carried + not-IP + malformed = counte
   orb8 --agent 10.0.0.7 status -o json | jq .events_dropped`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := a.connect(cmd.Context())
+			c, err := a.connect(cmd.Context(), &nodes)
 			if err != nil {
 				return err
 			}
@@ -37,14 +39,29 @@ flows + remainder + overflow + forwarded + carried + not-IP + malformed = counte
 			if err != nil {
 				return err
 			}
-			return a.showStatus(&output, c, answer.GetNodes())
+			return a.showStatus(&output, c, nodes.of(answer.GetNodes()))
 		},
 	}
 	output.add(cmd)
+	addFilters(cmd, nodeFilters(&nodes.only), nodeFilters(&nodes.not))
 	return cmd
 }
 
+// of keeps the chosen nodes.
+func (n *nodeChoice) of(all []*orb8v1.NodeStatus) (chosen []*orb8v1.NodeStatus) {
+	for _, s := range all {
+		if (len(n.only) == 0 || slices.Contains(n.only, s.GetNode())) && !slices.Contains(n.not, s.GetNode()) {
+			chosen = append(chosen, s)
+		}
+	}
+	return chosen
+}
+
 func (a *app) showStatus(output *outputFlag, c client.Observer, nodes []*orb8v1.NodeStatus) error {
+	if len(nodes) == 0 {
+		a.say("no nodes match")
+		return nil
+	}
 	style := a.style(output, a.screen())
 	silent := 0
 	for i, n := range nodes {
@@ -65,8 +82,12 @@ func (a *app) showStatus(output *outputFlag, c client.Observer, nodes []*orb8v1.
 			return err
 		}
 	}
-	if silent == len(nodes) {
-		return &client.Error{Text: "no node answered " + c.Who(), Try: "orb8 --agent NODE status"}
+	switch silent {
+	case 0:
+	case len(nodes):
+		return &client.Error{Text: "no node behind " + c.Who() + " answered", Try: "orb8 --agent NODE status"}
+	default:
+		a.say(fmt.Sprintf("%d of %d nodes did not answer", silent, len(nodes)))
 	}
 	return nil
 }

@@ -51,7 +51,7 @@ It goes on until interrupted (Ctrl-C), or for --duration.`,
 			if err != nil {
 				return err
 			}
-			c, err := a.connect(cmd.Context())
+			c, err := a.connect(cmd.Context(), f.filter.nodes())
 			if err != nil {
 				return err
 			}
@@ -157,10 +157,12 @@ type eventPrinter struct {
 	table *render.EventTable
 	// nil: as they come.
 	sums *sums
+	// Nodes that are lost.
+	lost map[string]bool
 }
 
 func (a *app) newEventPrinter(f *traceFlags, sum bool) *eventPrinter {
-	p := &eventPrinter{app: a}
+	p := &eventPrinter{app: a, lost: map[string]bool{}}
 	if !f.output.json() {
 		p.table = render.NewEventTable(a.style(&f.output, a.screen()))
 		// The header tells a quiet stream from one that is not there yet.
@@ -181,9 +183,20 @@ func (p *eventPrinter) take(m *orb8v1.EventsResponse) {
 	case m.GetLoss().GetCount() > 0:
 		p.app.say(render.Loss(m.GetLoss()))
 	case m.GetNode() != nil:
-		if missing := render.NodeState(m.GetNode()); missing != "" {
-			p.app.say(missing)
-		}
+		p.hear(m.GetNode())
+	}
+}
+
+// hear tells of a node that is lost, and that it is back.
+func (p *eventPrinter) hear(n *orb8v1.NodeState) {
+	missing := render.NodeState(n)
+	switch {
+	case missing != "":
+		p.lost[n.GetNode()] = true
+		p.app.say(missing)
+	case p.lost[n.GetNode()]:
+		delete(p.lost, n.GetNode())
+		p.app.say("node " + n.GetNode() + " answers again")
 	}
 }
 

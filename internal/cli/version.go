@@ -20,7 +20,7 @@ func (a *app) version() *cobra.Command {
 			if a.address.told == nil {
 				return nil
 			}
-			c, err := a.connect(cmd.Context())
+			c, err := a.connect(cmd.Context(), nil)
 			if err != nil {
 				return err
 			}

@@ -31,6 +31,8 @@ type Observer interface {
 	relay.Observer
 	// Who reads as in "no answer from the agent at localhost:9090".
 	Who() string
+	// Try is the next command when no node answered.
+	Try() string
 	// Close hangs up, and stops what was started for this question.
 	Close() error
 }
@@ -98,6 +100,9 @@ func newClient(a Address, conn *grpc.ClientConn, d *dialer) *Client {
 
 // Who is the address.
 func (c *Client) Who() string { return c.Address.String() }
+
+// Try is to look at the nodes.
+func (c *Client) Try() string { return "orb8 status" }
 
 // Close hangs up, and stops what was started for this client.
 func (c *Client) Close() error { return c.close() }

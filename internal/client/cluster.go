@@ -3,12 +3,14 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"iter"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	orb8v1 "github.com/orb8/orb8/api/orb8/v1"
@@ -42,6 +44,10 @@ type Cluster struct {
 	who   string
 	ways  *ways
 	nodes []*Client
+
+	mu sync.Mutex
+	// What the last node that failed would have tried.
+	try string
 }
 
 var _ Observer = (*Cluster)(nil)
@@ -102,7 +108,7 @@ func (w Where) cluster(ctx context.Context) (Observer, error) {
 	if len(nodes) == 1 {
 		c.who = fmt.Sprintf("the agent on node %s of %s", nodes[0].Name, k.Name())
 	}
-	c.relay = relay.New(relay.Config{Nodes: nodes, Patience: answerTimeout, Reason: reason})
+	c.relay = relay.New(relay.Config{Nodes: nodes, Patience: answerTimeout, Reason: c.reason})
 	w.Say("asking " + c.who)
 	return c, nil
 }
@@ -126,6 +132,23 @@ func reason(err error) string {
 		return e.Text
 	}
 	return err.Error()
+}
+
+func (c *Cluster) reason(err error) string {
+	var e *Error
+	if errors.As(err, &e) {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.try = e.Try
+	}
+	return reason(err)
+}
+
+// Try is what helps with the last node that failed.
+func (c *Cluster) Try() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return cmp.Or(c.try, "orb8 status")
 }
 
 // Who is the cluster.
@@ -175,7 +198,7 @@ func (c *Cluster) explain(err error) error {
 	case errors.Is(err, context.Canceled):
 		return ErrInterrupted
 	case errors.Is(err, relay.ErrNoneAnswered):
-		return &Error{err.Error(), "orb8 status"}
+		return &Error{err.Error(), c.Try()}
 	}
 	return err
 }

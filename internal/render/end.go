@@ -11,16 +11,16 @@ import (
 	"github.com/orb8/orb8/internal/event"
 )
 
-// Name is who an end is, as well as it is known: pod, service, container, unit
-// or process of the machine, outside name, address.
+// Name is who an end is, as well as it is known: pod, node, container, unit or
+// process of the machine, outside name, address.
 func Name(e *orb8v1.End) string {
-	switch {
+	switch class := event.Class(e.GetClass()); {
 	case e.GetPod() != "":
 		return e.GetNamespace() + "/" + e.GetPod()
-	case strings.HasPrefix(e.GetClass(), "kernel"):
+	case strings.HasPrefix(e.GetClass(), string(event.ClassKernel)), class == event.ClassAPIServer:
 		return e.GetClass()
-	case e.GetService() != "":
-		return e.GetNamespace() + "/" + e.GetService()
+	case class == event.ClassNode && e.GetNode() != "":
+		return "node/" + e.GetNode()
 	case e.GetContainer() != "":
 		return "-/" + shortID(e.GetContainer())
 	// A unit that is no service is the login session or the container's scope:
@@ -35,6 +35,34 @@ func Name(e *orb8v1.End) string {
 		return e.GetFqdn()
 	}
 	return e.GetIp()
+}
+
+// remoteName is a remote end with its port: what was asked for, and where that
+// is a Service, who serves it, as shop/cart:80→cart-x2x7q:8080.
+func remoteName(f *orb8v1.FlowRecord) string {
+	e, hasPort := f.GetRemote(), hasPorts(f)
+	service := e.GetService()
+	if service == "" {
+		return nameAndPort(e, hasPort)
+	}
+	asked := service
+	if hasPort {
+		asked += ":" + strconv.Itoa(int(e.GetPort()))
+	}
+	behind := Name(e)
+	if behind == e.GetIp() {
+		// Not known.
+		if behind = f.GetTranslatedRemote().GetIp(); behind == "" {
+			return asked
+		}
+	}
+	// The Service has said the namespace.
+	namespace, _, _ := strings.Cut(service, "/")
+	behind = strings.TrimPrefix(behind, namespace+"/")
+	if port := f.GetTranslatedRemote().GetPort(); hasPort && port != 0 && port != e.GetPort() {
+		behind = joinPort(behind, port, behind == f.GetTranslatedRemote().GetIp())
+	}
+	return asked + "→" + behind
 }
 
 // shortID is a container's id as runtimes print it: the first 12 of 64 digits.
@@ -52,11 +80,28 @@ func nameAndPort(e *orb8v1.End, hasPort bool) string {
 	if !hasPort {
 		return name
 	}
-	port := strconv.Itoa(int(e.GetPort()))
-	if name == e.GetIp() {
-		return net.JoinHostPort(name, port)
+	return joinPort(name, e.GetPort(), name == e.GetIp())
+}
+
+// joinPort puts the port behind a name or an address.
+func joinPort(name string, port uint32, isIP bool) string {
+	text := strconv.Itoa(int(port))
+	if isIP {
+		return net.JoinHostPort(name, text)
 	}
-	return name + ":" + port
+	return name + ":" + text
+}
+
+// translation is the tuple on the wire, where it is another than the socket's.
+func translation(f *orb8v1.FlowRecord) string {
+	local, remote := f.GetTranslatedLocal(), f.GetTranslatedRemote()
+	if local == nil || remote == nil {
+		return ""
+	}
+	if !hasPorts(f) {
+		return local.GetIp() + "→" + remote.GetIp()
+	}
+	return joinPort(local.GetIp(), local.GetPort(), true) + "→" + joinPort(remote.GetIp(), remote.GetPort(), true)
 }
 
 // hasPorts tells whether a record's ports are known numbers. Of protocols

@@ -97,10 +97,10 @@ func flowColumns() []flowColumn {
 		{inWide, column{title: "NODE"}, func(r flowRow) cell { return cell{text: r.flow.GetNode()} }},
 		{inWide, column{title: "NETNS", usual: 10}, func(r flowRow) cell { return cell{text: netnsName(r.flow.GetTap())} }},
 		{inWide, column{title: "INTERFACE"}, func(r flowRow) cell { return cell{text: interfaceName(r.flow.GetTap())} }},
-		{inAll, column{title: "LOCAL", fit: true, usual: 22}, func(r flowRow) cell { return r.end(r.flow.GetLocal()) }},
+		{inAll, column{title: "LOCAL", fit: true, usual: 22}, func(r flowRow) cell { return cell{text: nameAndPort(r.flow.GetLocal(), hasPorts(r.flow))} }},
 		{inWide, column{title: "LOCAL_IP"}, func(r flowRow) cell { return cell{text: r.flow.GetLocal().GetIp()} }},
 		{inAll, column{title: "DIR"}, func(r flowRow) cell { return cell{arrow(r.flow.GetOpenedBy()), dim} }},
-		{inAll, column{title: "REMOTE", fit: true, usual: 22}, func(r flowRow) cell { return r.end(r.flow.GetRemote()) }},
+		{inAll, column{title: "REMOTE", fit: true, usual: 22}, func(r flowRow) cell { return cell{text: remoteName(r.flow)} }},
 		{inWide, column{title: "REMOTE_IP"}, func(r flowRow) cell { return cell{text: r.flow.GetRemote().GetIp()} }},
 		{inAll, column{title: "PROTO", usual: 6}, func(r flowRow) cell { return cell{text: protocolName(r.flow.GetProtocol())} }},
 		{inFlows | inWide, column{title: "STATE", drop: 2}, flowRow.state},
@@ -118,6 +118,11 @@ func flowColumns() []flowColumn {
 		{inAll, column{title: "RETR", raw: "RETRANSMITS", right: true, drop: 3}, flowRow.retransmits},
 		{inWide, column{title: "FIRST_SEEN"}, func(r flowRow) cell { return r.date(r.flow.GetFirstSeenNs()) }},
 		{inFlowsWide, column{title: "LAST_SEEN"}, func(r flowRow) cell { return r.date(r.flow.GetLastSeenNs()) }},
+		{inWide, column{title: "LOCAL_WORKLOAD"}, func(r flowRow) cell { return cell{text: workloadName(r.flow.GetLocal().GetWorkload())} }},
+		{inWide, column{title: "CONTAINER"}, func(r flowRow) cell { return cell{text: shortID(r.flow.GetLocal().GetContainer())} }},
+		{inWide, column{title: "REMOTE_WORKLOAD"}, func(r flowRow) cell { return cell{text: workloadName(r.flow.GetRemote().GetWorkload())} }},
+		{inWide, column{title: "REMOTE_NODE"}, func(r flowRow) cell { return cell{text: r.flow.GetRemote().GetNode()} }},
+		{inWide, column{title: "TRANSLATED"}, func(r flowRow) cell { return cell{text: translation(r.flow)} }},
 		{inWide, column{title: "UNIT"}, func(r flowRow) cell { return cell{text: r.flow.GetLocal().GetUnit()} }},
 		{inWide, column{title: "PROCESS"}, func(r flowRow) cell { return cell{text: r.flow.GetLocal().GetProcess()} }},
 		{inWide, column{title: "PID", right: true}, func(r flowRow) cell { return numberCell(uint64(r.flow.GetLocal().GetPid())) }},
@@ -137,8 +142,6 @@ type flowRow struct {
 	kind orb8v1.EventKind
 	time int64
 }
-
-func (r flowRow) end(e *orb8v1.End) cell { return cell{text: nameAndPort(e, hasPorts(r.flow))} }
 
 func (r flowRow) state() cell {
 	switch state := r.flow.GetState(); {
@@ -183,15 +186,7 @@ func (r flowRow) micros(us uint32) cell {
 	return numberCell(uint64(us))
 }
 
-func (r flowRow) date(ns int64) cell {
-	switch {
-	case ns == 0:
-		return cell{}
-	case r.style.Human:
-		return cell{text: time.Unix(0, ns).Format(time.DateTime)}
-	}
-	return cell{text: stamp(ns)}
-}
+func (r flowRow) date(ns int64) cell { return cell{text: r.style.date(ns)} }
 
 // numberCell is for numbers of which 0 is not known.
 func numberCell(n uint64) cell {

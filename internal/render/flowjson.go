@@ -23,14 +23,26 @@ type flowJSON struct {
 	OpenedBy     string  `json:"opened_by"`
 	Local        endJSON `json:"local"`
 	Remote       endJSON `json:"remote"`
-	TxBytes      uint64  `json:"tx_bytes"`
-	TxPackets    uint64  `json:"tx_packets"`
-	RxBytes      uint64  `json:"rx_bytes"`
-	RxPackets    uint64  `json:"rx_packets"`
-	RTT          uint32  `json:"rtt_us,omitempty"`
-	MinRTT       uint32  `json:"min_rtt_us,omitempty"`
-	Retransmits  *uint64 `json:"retransmits,omitempty"`
-	State        string  `json:"state,omitempty"`
+	// The tuple on the wire, where it is another than the socket's.
+	Translated  *translatedJSON `json:"translated,omitempty"`
+	TxBytes     uint64          `json:"tx_bytes"`
+	TxPackets   uint64          `json:"tx_packets"`
+	RxBytes     uint64          `json:"rx_bytes"`
+	RxPackets   uint64          `json:"rx_packets"`
+	RTT         uint32          `json:"rtt_us,omitempty"`
+	MinRTT      uint32          `json:"min_rtt_us,omitempty"`
+	Retransmits *uint64         `json:"retransmits,omitempty"`
+	State       string          `json:"state,omitempty"`
+}
+
+type translatedJSON struct {
+	Local  addressJSON `json:"local"`
+	Remote addressJSON `json:"remote"`
+}
+
+type addressJSON struct {
+	IP   string  `json:"ip"`
+	Port *uint32 `json:"port,omitempty"`
 }
 
 type endJSON struct {
@@ -114,6 +126,9 @@ func newFlowJSON(f *orb8v1.FlowRecord) flowJSON {
 		MinRTT:       f.GetHealth().GetMinRttUs(),
 		State:        f.GetState(),
 	}
+	if l, r := f.GetTranslatedLocal(), f.GetTranslatedRemote(); l != nil && r != nil {
+		j.Translated = &translatedJSON{newAddressJSON(l, ports), newAddressJSON(r, ports)}
+	}
 	if n, known := knownRetransmits(f); known {
 		j.Retransmits = &n
 	}
@@ -141,8 +156,23 @@ func newEndJSON(e *orb8v1.End, hasPort bool) endJSON {
 		port := e.GetPort()
 		j.Port = &port
 	}
-	if w := e.GetWorkload(); w.GetName() != "" {
-		j.Workload = &workloadJSON{w.GetKind(), w.GetName()}
+	j.Workload = newWorkloadJSON(e.GetWorkload())
+	return j
+}
+
+func newAddressJSON(e *orb8v1.End, hasPort bool) addressJSON {
+	j := addressJSON{IP: e.GetIp()}
+	if hasPort {
+		port := e.GetPort()
+		j.Port = &port
 	}
 	return j
+}
+
+// newWorkloadJSON is nil where it is not known.
+func newWorkloadJSON(w *orb8v1.Workload) *workloadJSON {
+	if w.GetName() == "" {
+		return nil
+	}
+	return &workloadJSON{w.GetKind(), w.GetName()}
 }

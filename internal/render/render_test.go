@@ -49,7 +49,10 @@ func TestName(t *testing.T) {
 		want string
 	}{
 		{&orb8v1.End{Ip: "10.0.0.1", Namespace: "a", Pod: "b", Unit: "kubepods.slice", Process: "x"}, "a/b"},
-		{&orb8v1.End{Ip: "10.0.0.1", Namespace: "a", Service: "db"}, "a/db"},
+		{&orb8v1.End{Ip: "10.0.0.1", Class: "node", Node: "n1"}, "node/n1"},
+		{&orb8v1.End{Ip: "10.0.0.1", Class: "node"}, "10.0.0.1"},
+		{&orb8v1.End{Ip: "10.0.0.1", Class: "host", Node: "n1", Process: "kubelet"}, "-/kubelet"},
+		{&orb8v1.End{Ip: "10.0.0.1", Class: "apiserver", Node: "n1"}, "apiserver"},
 		{&orb8v1.End{Ip: "10.0.0.1", Namespace: "a", Pod: "b", Container: "main"}, "a/b"},
 		{&orb8v1.End{Ip: "10.0.0.1", Container: strings.Repeat("0123456789abcdef", 4), Process: "nginx"}, "-/0123456789ab"},
 		{&orb8v1.End{Ip: "10.0.0.1", Container: "my-lxc-machine", Process: "nginx"}, "-/my-lxc-machine"},
@@ -65,6 +68,37 @@ func TestName(t *testing.T) {
 		if got := Name(c.end); got != c.want {
 			t.Errorf("Name(%v) = %s, want %s", c.end, got, c.want)
 		}
+	}
+}
+
+func TestRemoteName(t *testing.T) {
+	end := func(e *orb8v1.End) *orb8v1.End {
+		e.Ip, e.Port = "10.96.0.9", 80
+		return e
+	}
+	backend := &orb8v1.End{Ip: "10.1.0.5", Port: 8080}
+	for _, c := range []struct {
+		want       string
+		end, other *orb8v1.End
+	}{
+		{"shop/cart:80→cart-x2x7q:8080", &orb8v1.End{Namespace: "shop", Pod: "cart-x2x7q", Service: "shop/cart"}, backend},
+		{"shop/cart:80→other/cart-x2x7q:8080", &orb8v1.End{Namespace: "other", Pod: "cart-x2x7q", Service: "shop/cart"}, backend},
+		{"shop/cart:80→cart-0", &orb8v1.End{Namespace: "shop", Pod: "cart-0", Service: "shop/cart"}, nil},
+		{"shop/cart:80→cart-0", &orb8v1.End{Namespace: "shop", Pod: "cart-0", Service: "shop/cart"}, &orb8v1.End{Ip: "10.1.0.5", Port: 80}},
+		{"default/kubernetes:80→apiserver:8080", &orb8v1.End{Class: "apiserver", Service: "default/kubernetes"}, backend},
+		{"shop/cart:80→10.1.0.5:8080", &orb8v1.End{Class: "external", Service: "shop/cart"}, backend},
+		{"shop/cart:80", &orb8v1.End{Class: "service", Service: "shop/cart"}, nil},
+		{"shop/cart-0:80", &orb8v1.End{Namespace: "shop", Pod: "cart-0", Class: "pod"}, backend},
+		{"10.96.0.9:80", &orb8v1.End{}, nil},
+	} {
+		f := &orb8v1.FlowRecord{Protocol: 6, Remote: end(c.end), TranslatedRemote: c.other}
+		if got := remoteName(f); got != c.want {
+			t.Errorf("%s, want %s", got, c.want)
+		}
+	}
+	ping := &orb8v1.FlowRecord{Protocol: 1, Remote: &orb8v1.End{Ip: "10.96.0.9", Namespace: "shop", Pod: "cart-0", Service: "shop/cart"}}
+	if got := remoteName(ping); got != "shop/cart→cart-0" {
+		t.Errorf("without ports: %s", got)
 	}
 }
 
