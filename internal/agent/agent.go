@@ -21,6 +21,7 @@ import (
 	"github.com/orb8/orb8/internal/event"
 	"github.com/orb8/orb8/internal/observer"
 	"github.com/orb8/orb8/internal/probe/flow"
+	"github.com/orb8/orb8/internal/store"
 )
 
 // Agent is a tap that is attached, and what answers about it.
@@ -29,6 +30,7 @@ type Agent struct {
 	tap    *flow.Tap
 	spaces *namespaces // nil when only the own one is tapped
 	who    *identity
+	kube   *kubernetes // nil outside of Kubernetes
 	// Found at the start.
 	problems []string
 	node     *node
@@ -48,18 +50,26 @@ func Open(cfg Config) (*Agent, error) {
 	if err := a.open(); err != nil {
 		return nil, errors.Join(explainDescriptors(err), a.close())
 	}
-	line := newPipeline(cfg, a.tap, a.who.enricher(cfg.Node, a.tap.Own(), a.tap))
+	flows := store.NewFlows(store.Limits{Flows: cfg.MaxFlows, Timeout: cfg.FlowTimeout})
+	line := newPipeline(cfg, a.tap, a.enricher(flows), flows)
 	if kernel := a.tap.KernelMemory(); line.restraint.begin(kernel) {
 		cfg.Log.Warn("the budget of memory is less than the kernel's maps take: raise ORB8_MAX_MEMORY, or lower ORB8_TABLE_ENTRIES",
 			"budget", sizeText(cfg.MaxMemory), "maps", sizeText(kernel))
 	}
-	a.node = &node{pipeline: line, instance: rand.Uint64(), notes: a.notes, lost: a.lost}
+	if a.kube != nil {
+		line.inbox = &a.kube.inbox
+	}
+	a.node = &node{pipeline: line, instance: rand.Uint64(), kube: a.kube, notes: a.notes, lost: a.lost}
 	a.serve()
 	return a, nil
 }
 
 // open loads what watches the kernel.
 func (a *Agent) open() (err error) {
+	a.who = openIdentity(&a.cfg)
+	if a.kube, err = openKubernetes(&a.cfg, a.who.groups); err != nil {
+		return err
+	}
 	tap := flow.Config{
 		TableEntries: a.cfg.TableEntries,
 		Attach:       flow.Attach(a.cfg.Attach),
@@ -68,7 +78,7 @@ func (a *Agent) open() (err error) {
 		Log:          a.cfg.Log,
 	}
 	if a.cfg.Netns == netnsAll {
-		if a.spaces, err = newNamespaces(a.cfg.Log); err != nil {
+		if a.spaces, err = newNamespaces(a.cfg.Log, a.kube.sandboxes()); err != nil {
 			return err
 		}
 		a.spaces.follow(&tap)
@@ -76,9 +86,13 @@ func (a *Agent) open() (err error) {
 	if a.tap, err = flow.Open(tap); err != nil {
 		return err
 	}
-	a.who = openIdentity(&a.cfg, a.spaces)
+	root := "/"
+	if boxes := a.kube.sandboxes(); boxes != nil {
+		root = boxes.NodeRoot()
+	}
+	a.who.openSockets(&a.cfg, a.spaces, root)
 	if a.spaces != nil {
-		a.spaces.open(a.tap, a.who.remember)
+		a.spaces.open(a.tap, a.who.groups)
 	}
 	return nil
 }
@@ -90,6 +104,7 @@ func (a *Agent) close() (err error) {
 	if a.who != nil {
 		err = errors.Join(err, a.who.Close())
 	}
+	err = errors.Join(err, a.kube.Close())
 	if a.tap != nil {
 		if e := a.tap.Close(); e != nil {
 			err = errors.Join(err, fmt.Errorf("detach: %w", e))
@@ -99,15 +114,17 @@ func (a *Agent) close() (err error) {
 }
 
 func (a *Agent) lost() []event.Loss {
-	if a.spaces == nil {
-		return nil
+	losses := a.kube.losses()
+	if a.spaces != nil {
+		losses = append(losses, a.spaces.losses()...)
 	}
-	return a.spaces.losses()
+	return losses
 }
 
 // notes is what is off, or cannot be done.
 func (a *Agent) notes() []string {
 	notes := append(slices.Clone(a.problems), a.who.problems()...)
+	notes = append(notes, a.kube.problems()...)
 	if !a.cfg.Loopback {
 		notes = append(notes, "loopback is not tapped (ORB8_LOOPBACK)")
 	}
@@ -165,6 +182,9 @@ func (a *Agent) run(ctx context.Context, l *listeners) error {
 	g.Go(func() error { return a.who.Run(ctx) })
 	if a.spaces != nil {
 		g.Go(func() error { return a.spaces.Run(ctx) })
+	}
+	if a.kube != nil {
+		g.Go(func() error { return a.kube.Run(ctx) })
 	}
 	for _, lis := range l.grpc {
 		g.Go(func() error {

@@ -38,6 +38,12 @@ type Config struct {
 	Netns              string
 	Loopback           bool
 	Cgroup             string
+	// How the API server is reached: auto, in-cluster, off, or a kubeconfig.
+	Kubernetes string
+	// Watch the whole cluster's addresses, not only the own node's pods.
+	ClusterMap bool
+	PodLabels  string
+	MaxPods    int
 	// Cores, and bytes; 0 for no limit.
 	MaxCPU    float64
 	MaxMemory uint64
@@ -47,6 +53,14 @@ type Config struct {
 const (
 	netnsAll = "all"
 	netnsOwn = "own"
+	// The own one, and pods by the host's ends of their veths.
+	netnsEnds = "ends"
+)
+
+// How the API server is reached, where it is not a kubeconfig.
+const (
+	kubernetesAuto = "auto"
+	kubernetesOff  = "off"
 )
 
 // setting ties a flag to its environment variable. Times whose variable ends
@@ -72,9 +86,13 @@ func (c *Config) settings() []setting {
 		{"table-entries", "ORB8_TABLE_ENTRIES", "connections that the kernel's table has room for in one epoch", &c.TableEntries},
 		{"epoch", "ORB8_EPOCH", "how often the kernel's table is read", &c.Epoch},
 		{"attach", "ORB8_ATTACH", "how to attach: auto, tcx, clsact", &c.Attach},
-		{"netns", "ORB8_NETNS", "network namespaces to tap: all of the machine, or only the agent's own", &c.Netns},
+		{"netns", "ORB8_NETNS", "network namespaces to tap: all of the machine (in Kubernetes: of the node); only the agent's own; or own and ends: pods by the host's ends of their veths, which needs no SYS_ADMIN", &c.Netns},
 		{"loopback", "ORB8_LOOPBACK", "tap loopback, too", &c.Loopback},
 		{"cgroup", "ORB8_CGROUP", "cgroup (v2) below which it is noted who makes sockets; none for nowhere (default: everywhere)", &c.Cgroup},
+		{"kubernetes", "ORB8_KUBERNETES", "how to reach the API server: auto (in a pod by its service account, else not at all), in-cluster, off, or the path of a kubeconfig", &c.Kubernetes},
+		{"cluster-map", "ORB8_CLUSTER_MAP", "watch the addresses of the whole cluster; without, only this node's pods have names", &c.ClusterMap},
+		{"pod-labels", "ORB8_POD_LABELS", "keys of the pod labels that are kept, with commas; * for all", &c.PodLabels},
+		{"max-pod-cache", "ORB8_MAX_POD_CACHE", "pods remembered, the deleted ones included", &c.MaxPods},
 		{"max-cpu", "ORB8_MAX_CPU", "cores that the agent may use before it sheds detail: 0.5, 50% or 500m; 0 for no limit", &c.MaxCPU},
 		{"max-memory", "ORB8_MAX_MEMORY", "memory, with the kernel's maps, before the agent forgets connections early: 256MiB; 0 for no limit", &c.MaxMemory},
 		{"state-dir", "ORB8_STATE_DIR", "where attachments that outlive a killed agent are noted", &c.StateDir},
@@ -99,6 +117,10 @@ func Defaults() Config {
 		Attach:             string(flow.AttachAuto),
 		StateDir:           flow.DefaultStateDir,
 		Netns:              netnsAll,
+		Kubernetes:         kubernetesAuto,
+		ClusterMap:         true,
+		PodLabels:          podLabels,
+		MaxPods:            10_000,
 		// Several times what 100,000 connections a second need: it is never met
 		// in what the agent is made for, and holds when something is not so.
 		MaxCPU: 0.5,
@@ -199,7 +221,9 @@ func (c *Config) finish() error {
 		positive("attach", c.Attach == "auto" || c.Attach == "tcx" || c.Attach == "clsact", "auto, tcx or clsact"),
 		positive("max-cpu", c.MaxCPU == 0 || c.MaxCPU >= 0.01 && c.MaxCPU <= 1024, "0, or from 0.01 to 1024 cores"),
 		positive("max-memory", c.MaxMemory == 0 || c.MaxMemory >= 16<<20, "0, or 16MiB or more"),
-		positive("netns", c.Netns == netnsAll || c.Netns == netnsOwn, "all or own"),
+		positive("netns", c.Netns == netnsAll || c.Netns == netnsOwn || c.Netns == netnsEnds, "all, own or ends"),
+		positive("max-pod-cache", c.MaxPods > 0 && c.MaxPods <= 1_000_000, "from 1 to 1000000"),
+		positive("kubernetes", c.Kubernetes != "", "auto, in-cluster, off, or the path of a kubeconfig"),
 		positive("cgroup", validCgroup(c.Cgroup), "none, or the absolute path of a directory on a cgroup2 file system"),
 	)
 	if err != nil {

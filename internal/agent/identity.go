@@ -12,8 +12,8 @@ import (
 	"github.com/orb8/orb8/internal/cgroup"
 	"github.com/orb8/orb8/internal/enrich"
 	"github.com/orb8/orb8/internal/netns"
-	"github.com/orb8/orb8/internal/probe/flow"
 	"github.com/orb8/orb8/internal/probe/socket"
+	"github.com/orb8/orb8/internal/store"
 )
 
 // cgroupNone switches the notes of who makes sockets off.
@@ -33,21 +33,27 @@ func (i *identity) note(what string, err error) {
 	i.log.Warn(what, "error", err)
 }
 
-// openIdentity opens what it can. spaces is nil when only the own namespace is
-// watched.
-func openIdentity(cfg *Config, spaces *namespaces) *identity {
+// openIdentity opens what it can: first the cgroups, which tell what the rest
+// may look at.
+func openIdentity(cfg *Config) *identity {
 	i := &identity{log: cfg.Log}
 	var err error
 	if i.groups, err = cgroup.Open(cgroup.Config{}); err != nil {
 		i.groups = nil
 		i.note("containers and units have no names", err)
 	}
+	return i
+}
+
+// openSockets opens what knows who holds them. spaces is nil when only the own
+// namespace is watched; node is the cgroup that is all of the node.
+func (i *identity) openSockets(cfg *Config, spaces *namespaces, node string) {
 	sockets := socket.Config{Cgroup: cfg.Cgroup, Log: cfg.Log}
 	switch {
 	case cfg.Cgroup == cgroupNone:
 		sockets.Cgroup = ""
 	case cfg.Cgroup == "" && i.groups != nil:
-		sockets.Cgroup = i.groups.Root()
+		sockets.Cgroup = i.groups.Path(node)
 	}
 	if spaces != nil {
 		sockets.Enter = func(inode uint32, fn func() error) error {
@@ -58,23 +64,18 @@ func openIdentity(cfg *Config, spaces *namespaces) *identity {
 			return err
 		}
 	}
+	var err error
 	if i.socks, err = socket.Open(sockets); err != nil {
 		i.socks = nil
 		i.note("processes have no names", err)
 	}
-	return i
-}
-
-// remember keeps the name of a cgroup that may be gone when it is asked for.
-func (i *identity) remember(id uint64, path string) {
-	if i.groups != nil {
-		i.groups.Remember(id, path)
-	}
 }
 
 // enricher says who is who from what there is.
-func (i *identity) enricher(node string, own uint32, tap *flow.Tap) *enrich.Enricher {
-	cfg := enrich.Config{Node: node, Netns: own, Own: tap.OwnAddress}
+func (a *Agent) enricher(flows *store.Flows) *enrich.Enricher {
+	i := a.who
+	cfg := enrich.Config{Node: a.cfg.Node, Netns: a.tap.Own(), Own: a.tap.OwnAddress, Flows: flows}
+	a.kube.join(&cfg)
 	if i.groups != nil { // an interface that holds a nil pointer is not nil
 		cfg.Cgroups = i.groups
 	}

@@ -5,14 +5,17 @@ package agent
 import (
 	"context"
 	"log/slog"
+	"path"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/orb8/orb8/internal/cgroup"
 	"github.com/orb8/orb8/internal/event"
 	"github.com/orb8/orb8/internal/netns"
 	"github.com/orb8/orb8/internal/probe/flow"
 	"github.com/orb8/orb8/internal/probe/process"
+	"github.com/orb8/orb8/internal/sandbox"
 )
 
 // namespaces finds the network namespaces of the machine and gives them to the
@@ -22,19 +25,25 @@ type namespaces struct {
 	own     uint32
 	watcher *netns.Watcher
 	process *process.Probe // nil where it cannot be loaded
-	tap     *flow.Tap
-	notes   []string
-	start   time.Time
+	// nil outside of Kubernetes. Else only what is this node's is tapped.
+	boxes *sandbox.Sandboxes
+	tap   *flow.Tap
+	notes []string
+	start time.Time
 }
 
-// newNamespaces prepares to look; the tap comes later, by attach.
-func newNamespaces(log *slog.Logger) (*namespaces, error) {
+// newNamespaces prepares to look; the tap comes later, by open.
+func newNamespaces(log *slog.Logger, boxes *sandbox.Sandboxes) (*namespaces, error) {
 	own, err := netns.Own()
 	if err != nil {
 		return nil, err
 	}
-	n := &namespaces{log: log, own: own, start: time.Now()}
-	n.watcher = netns.New(netns.Config{Found: n.found, Log: log})
+	n := &namespaces{log: log, own: own, boxes: boxes, start: time.Now()}
+	cfg := netns.Config{Found: n.found, Log: log}
+	if boxes != nil {
+		cfg.Wanted = boxes.Mine
+	}
+	n.watcher = netns.New(cfg)
 	return n, nil
 }
 
@@ -47,19 +56,29 @@ func (n *namespaces) follow(cfg *flow.Config) {
 		if n.process != nil {
 			_ = n.process.Forget(inode) // an exec there is told once more, no harm
 		}
+		if n.boxes != nil {
+			n.boxes.Forget(inode)
+		}
 		n.watcher.Forget(inode)
 	}
 }
 
 // open loads what tells of processes in namespaces that are not known. Without
 // it they are found by their names, and by a sweep.
-func (n *namespaces) open(tap *flow.Tap, cgroup func(id uint64, path string)) {
+func (n *namespaces) open(tap *flow.Tap, groups *cgroup.Resolver) {
 	n.tap = tap
-	p, err := process.Open(process.Config{
-		Log:       n.log,
-		NewNetns:  func(e process.Exec) { n.watcher.Hint(e.PID) },
-		NewCgroup: cgroup,
-	})
+	cfg := process.Config{Log: n.log, NewNetns: n.exec}
+	if groups != nil {
+		cfg.NewCgroup = groups.Remember
+	}
+	if n.boxes != nil && groups != nil {
+		cfg.Node = process.Group{ID: groups.ID(n.boxes.NodeRoot()), Level: depth(n.boxes.NodeRoot())}
+		cfg.NewCgroup = func(id uint64, path string) {
+			groups.Remember(id, path)
+			n.boxes.Made(path)
+		}
+	}
+	p, err := process.Open(cfg)
 	if err != nil {
 		n.notes = append(n.notes, "namespaces without a name are found late: "+err.Error())
 		n.log.Warn("namespaces without a name are found late", "error", err)
@@ -78,10 +97,32 @@ func (n *namespaces) know(inode uint32) {
 	}
 }
 
+// depth is how many groups are above one.
+func depth(group string) (level uint32) {
+	for ; group != "/"; group = path.Dir(group) {
+		level++
+	}
+	return level
+}
+
+// exec is called for each process that execs where that is not known yet.
+func (n *namespaces) exec(e process.Exec) {
+	if e.PID != 0 {
+		n.watcher.Hint(e.PID)
+	}
+	// A pod's namespace is found before its first process is in it: that one
+	// tells whose it is.
+	if n.boxes != nil && n.boxes.Exec(e.Netns, e.Cgroup) {
+		n.know(e.Netns)
+	}
+}
+
 // found is called by the watcher for each namespace. Packets of those that are
 // older than the agent count from its start.
 func (n *namespaces) found(ns netns.Namespace) {
-	n.know(ns.Inode)
+	if n.boxes == nil {
+		n.know(ns.Inode)
+	}
 	since := ns.Since
 	if since.Before(n.start) {
 		since = n.start

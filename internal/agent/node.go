@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/orb8/orb8/internal/cluster"
 	"github.com/orb8/orb8/internal/event"
 	"github.com/orb8/orb8/internal/observer"
 	"github.com/orb8/orb8/internal/store"
@@ -17,6 +18,7 @@ import (
 type node struct {
 	*pipeline
 	instance uint64
+	kube     *kubernetes // nil outside of Kubernetes
 	notes    func() []string
 	// What was lost on the way to finding namespaces.
 	lost func() []event.Loss
@@ -45,8 +47,30 @@ func (n *node) Flows(ctx context.Context, q store.Query) (snap observer.Snapshot
 	return snap, err
 }
 
-// Pods gives none: this agent does not know of a cluster yet.
-func (n *node) Pods(context.Context) (observer.Pods, error) { return observer.Pods{}, nil }
+// Pods gives this node's, and how many connections each has.
+func (n *node) Pods(ctx context.Context) (pods observer.Pods, err error) {
+	if n.kube == nil {
+		return pods, nil
+	}
+	err = n.visit(ctx, true, func() {
+		flows := map[string]int{}
+		n.flows.Each(func(f *event.Flow) { flows[f.Local.PodUID]++ })
+		n.kube.names.Pods(func(p *cluster.Pod, gone int64) bool {
+			if p.Node != n.cfg.Node {
+				return true
+			}
+			inode, _ := n.kube.boxes.Netns(p.UID)
+			zone := ""
+			if id := n.kube.names.NodeIdentity(p.Node); id != nil {
+				zone = id.Zone
+			}
+			pods.Pods = append(pods.Pods, wire.Pod{Pod: p, Zone: zone, Netns: uint64(inode), Deleted: gone, Flows: flows[p.UID]})
+			return true
+		})
+		pods.Losses = n.kube.names.Losses()
+	})
+	return pods, err
+}
 
 // Follow starts to listen.
 func (n *node) Follow(ctx context.Context, w store.Wish) (fo *store.Follower, err error) {
@@ -96,6 +120,9 @@ func (n *node) Status(ctx context.Context) (st observer.Status, err error) {
 		st.HealthMessage = n.problem(st.Interfaces)
 		st.Namespaces = n.tap.Namespaces()
 		st.Notes = n.restraint.notes()
+		if n.kube != nil {
+			st.Pods = n.kube.names.Len()
+		}
 	})
 	st.Healthy = st.HealthMessage == ""
 	st.Version = n.cfg.Version

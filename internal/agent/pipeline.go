@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/orb8/orb8/internal/cluster"
 	"github.com/orb8/orb8/internal/enrich"
 	"github.com/orb8/orb8/internal/event"
 	"github.com/orb8/orb8/internal/probe/flow"
@@ -33,12 +34,14 @@ var errStopped = errors.New("the agent is shutting down")
 
 // pipeline owns the flow table and the feed: only its goroutine touches them.
 type pipeline struct {
-	cfg    Config
-	log    *slog.Logger
-	tap    *flow.Tap
-	who    *enrich.Enricher
-	flows  *store.Flows
-	feed   *store.Feed
+	cfg   Config
+	log   *slog.Logger
+	tap   *flow.Tap
+	who   *enrich.Enricher
+	flows *store.Flows
+	feed  *store.Feed
+	// What is told of the cluster; nil outside of Kubernetes.
+	inbox  *cluster.Inbox
 	visits chan visit
 	done   chan struct{}
 
@@ -71,14 +74,14 @@ type visit struct {
 // question has its own.
 const auditShare = 500
 
-func newPipeline(cfg Config, tap *flow.Tap, who *enrich.Enricher) *pipeline {
+func newPipeline(cfg Config, tap *flow.Tap, who *enrich.Enricher, flows *store.Flows) *pipeline {
 	now := time.Now()
 	return &pipeline{
 		cfg:     cfg,
 		log:     cfg.Log,
 		tap:     tap,
 		who:     who,
-		flows:   store.NewFlows(store.Limits{Flows: cfg.MaxFlows, Timeout: cfg.FlowTimeout}),
+		flows:   flows,
 		feed:    store.NewFeed(store.FeedConfig{Queue: cfg.FollowerQueue}),
 		visits:  make(chan visit),
 		done:    make(chan struct{}),
@@ -104,6 +107,7 @@ func (p *pipeline) Run(ctx context.Context) error {
 			if !p.due() {
 				continue
 			}
+			p.learn()
 			p.who.Again(p.flows.Get)
 			if p.idle < maxIdle && p.tap.Quiet() {
 				p.idle++
@@ -112,12 +116,22 @@ func (p *pipeline) Run(ctx context.Context) error {
 			}
 			p.epoch(time.Since(p.audited) >= auditShare*p.auditCost)
 		case v := <-p.visits:
+			p.learn()
 			if p.audited.IsZero() || v.fresh && time.Since(p.last) >= p.restraint.swap() {
 				p.epoch(true)
 			}
 			v.do()
 			close(v.done)
 		}
+	}
+}
+
+// learn takes in what has been told of the cluster, for the connections that
+// are known and those that come.
+func (p *pipeline) learn() {
+	if p.inbox != nil {
+		changes, synced := p.inbox.Take()
+		p.who.Update(changes, synced, time.Now())
 	}
 }
 
@@ -180,7 +194,9 @@ func (p *pipeline) apply(d *event.Delta) {
 		return
 	}
 	if identify {
-		p.who.Identify(f)
+		if p.who.Identify(f); f.Carried {
+			return
+		}
 	}
 	if p.feed.Wanted(happened) {
 		p.event.Flow, p.event.Delta, p.event.Overflow = *f, d.Traffic, d.Overflow

@@ -20,7 +20,8 @@ func testPipeline(t testing.TB) *pipeline {
 	if err := cfg.finish(); err != nil {
 		t.Fatal(err)
 	}
-	return newPipeline(cfg, nil, enrich.New(enrich.Config{Node: "n1"}))
+	flows := store.NewFlows(store.Limits{})
+	return newPipeline(cfg, nil, enrich.New(enrich.Config{Node: "n1", Flows: flows}), flows)
 }
 
 func someDeltas(n int) []event.Delta {
