@@ -254,6 +254,11 @@ func (s *Sandboxes) sweep() {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	for inode, first := range s.first {
+		if time.Since(first) > 10*strangersFor {
+			delete(s.first, inode)
+		}
+	}
 	if len(s.byNetns) < maxPods {
 		return
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -33,48 +34,70 @@ func TestPlace(t *testing.T) {
 		own, other string
 	}{
 		"a machine": {
-			"/kubepods" + agent + id, []string{"/"}, "/", "/kubepods",
+			"/kubepods" + agent + id,
+			[]string{"/"},
+			"/", "/kubepods",
 			"/kubepods/pod" + podB + "/" + id, "/docker/" + id,
 		},
 		"a machine with systemd": {
-			"/kubepods.slice/kubepods-podaaaaaaaa_7d43_4c0e_9d5e_2f0b6a1d3c4e.slice/crio-" + id + ".scope", []string{"/"}, "/", "/kubepods.slice",
+			"/kubepods.slice/kubepods-podaaaaaaaa_7d43_4c0e_9d5e_2f0b6a1d3c4e.slice/crio-" + id + ".scope",
+			[]string{"/"},
+			"/", "/kubepods.slice",
 			"/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-podbbbbbbbb_7d43_4c0e_9d5e_2f0b6a1d3c4e.slice/crio-" + id + ".scope", "/system.slice/crio.service",
 		},
 		"a container's own mount": {
-			"/kubepods" + agent + id, []string{"/kubepods" + agent + id}, "/", "/kubepods",
+			"/kubepods" + agent + id,
+			[]string{"/kubepods" + agent + id},
+			"/", "/kubepods",
 			"/kubepods/pod" + podB + "/" + id, "/kubepods",
 		},
 		"kind": {
-			kind + kindPod + id + ".scope", []string{kind}, kind, kind + kindPods,
+			kind + kindPod + id + ".scope",
+			[]string{kind},
+			kind, kind + kindPods,
 			kind + kindPods + "/kubelet-kubepods-podbbbbbbbb_7d43_4c0e_9d5e_2f0b6a1d3c4e.slice/cri-containerd-" + id + ".scope",
 			"/docker/" + container(7) + kindPod + id + ".scope",
 		},
 		"kind, whole mount": {
-			kind + kindPod + id + ".scope", []string{"/"}, kind, kind + kindPods,
+			kind + kindPod + id + ".scope",
+			[]string{"/"},
+			kind, kind + kindPods,
 			kind + kindPod + id + ".scope", kind + "/system.slice/kubelet.service",
 		},
 		"nodes in groups": {
-			"/kc/node1/kubepods" + agent + id, []string{"/kc/node1"}, "/kc/node1", "/kc/node1/kubepods",
+			"/kc/node1/kubepods" + agent + id,
+			[]string{"/kc/node1"},
+			"/kc/node1", "/kc/node1/kubepods",
 			"/kc/node1/kubepods/pod" + podB + "/" + id, "/kc/node2/kubepods/pod" + podB + "/" + id,
 		},
 		"nodes in groups, own mount": {
-			"/kc/node1/kubepods" + agent + id, []string{"/kc/node1/kubepods" + agent + id}, "/", "/kc/node1/kubepods",
+			"/kc/node1/kubepods" + agent + id,
+			[]string{"/kc/node1/kubepods" + agent + id},
+			"/", "/kc/node1/kubepods",
 			"/kc/node1/kubepods/pod" + podB + "/" + id, "/kc/node10/kubepods/pod" + podB + "/" + id,
 		},
 		"kind in a pod": {
-			outer + kind + kindPod + id + ".scope", []string{outer + kind}, outer + kind, outer + kind + kindPods,
+			outer + kind + kindPod + id + ".scope",
+			[]string{outer + kind},
+			outer + kind, outer + kind + kindPods,
 			outer + kind + kindPod + id + ".scope", outer + "/x",
 		},
 		"a kubelet in a pod": {
-			outer + "/kubepods" + agent + id, []string{"/"}, outer, outer + "/kubepods",
+			outer + "/kubepods" + agent + id,
+			[]string{"/"},
+			outer, outer + "/kubepods",
 			outer + "/kubepods/pod" + podC + "/" + id, outer,
 		},
 		"by hand": {
-			"/user.slice/session-1.scope", []string{"/"}, "/", "",
+			"/user.slice/session-1.scope",
+			[]string{"/"},
+			"/", "",
 			"/kubepods/pod" + podB + "/" + id, "/kubepods/besteffort",
 		},
 		"by hand in a node": {
-			"/kc/node1", []string{"/kc/node1"}, "/kc/node1", "",
+			"/kc/node1",
+			[]string{"/kc/node1"},
+			"/kc/node1", "",
 			"/kc/node1/kubepods/pod" + podB + "/" + id, "/kc/node2/kubepods/pod" + podB + "/" + id,
 		},
 	} {
@@ -142,10 +165,10 @@ func TestInside(t *testing.T) {
 			point := t.TempDir()
 			// A process in the node's group makes the mount, as the node's system does;
 			// then its container's group is the root of the agent's namespace.
-			mount, enter := "mount -t cgroup2 none "+point+"; ", "echo 0 >"+m.groups.Path(agent)+"/cgroup.procs; "
-			script := mount + enter + `exec unshare --cgroup "$0"`
-			if c.mount == "own" {
-				script = enter + `exec unshare --cgroup sh -ec '` + mount + `exec "$0"' "$0"`
+			enter := "echo 0 >" + m.groups.Path(agent) + "/cgroup.procs; "
+			script := enter + `exec "$0"`
+			if c.mount == "node" {
+				script = "mount -t cgroup2 none " + point + "; " + script
 			}
 			if c.first != "" {
 				script = "mount -t proc proc /proc; echo 0 >" + m.groups.Path(c.first) + "/cgroup.procs; " + script
@@ -159,7 +182,7 @@ func TestInside(t *testing.T) {
 			}
 			defer dir.Close()
 			cmd := exec.Command("sh", "-ec", script, os.Args[0])
-			cmd.Env = append(os.Environ(), insideEnv+"="+strings.Join([]string{c.want, point, m.top, agent}, " "))
+			cmd.Env = append(os.Environ(), insideEnv+"="+strings.Join([]string{c.want, point, m.top, agent, c.mount}, " "))
 			cmd.SysProcAttr = &syscall.SysProcAttr{
 				UseCgroupFD: true, CgroupFD: int(dir.Fd()), Pdeathsig: syscall.SIGKILL,
 				Cloneflags: c.clone, Unshareflags: unix.CLONE_NEWCGROUP | unix.CLONE_NEWNS,
@@ -173,6 +196,9 @@ func TestInside(t *testing.T) {
 
 func inside(want []string) error {
 	root, sight, point, top, agent := want[0], want[1], want[2], want[3], want[4]
+	if len(want) > 5 { // in its own cgroup namespace only after the next exec
+		return confine(want[:5], want[5], point)
+	}
 	groups, err := cgroup.Open(cgroup.Config{Mount: point})
 	if err != nil {
 		return err
@@ -192,4 +218,21 @@ func inside(want []string) error {
 		return fmt.Errorf("own path %q, %w; not %q", path, err, agent)
 	}
 	return nil
+}
+
+// confine begins anew in a cgroup namespace whose root is the present group.
+func confine(want []string, mount, point string) error {
+	runtime.LockOSThread()
+	if err := unix.Unshare(unix.CLONE_NEWCGROUP); err != nil {
+		return err
+	}
+	if mount == "own" {
+		if err := unix.Mount("none", point, "cgroup2", 0, ""); err != nil {
+			return err
+		}
+	}
+	if err := os.Setenv(insideEnv, strings.Join(want, " ")); err != nil {
+		return err
+	}
+	return unix.Exec("/proc/self/exe", os.Args, os.Environ())
 }
