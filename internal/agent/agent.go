@@ -77,11 +77,14 @@ func (a *Agent) open() (err error) {
 		Loopback:     a.cfg.Loopback,
 		Log:          a.cfg.Log,
 	}
-	if a.cfg.Netns == netnsAll {
+	if a.cfg.Netns != netnsOwn {
 		if a.spaces, err = newNamespaces(a.cfg.Log, a.kube.sandboxes()); err != nil {
 			return err
 		}
 		a.spaces.follow(&tap)
+		if a.cfg.Netns == netnsEnds {
+			tap.FromOutside = a.spaces.watcher.Open
+		}
 	}
 	if a.tap, err = flow.Open(tap); err != nil {
 		return err
@@ -131,7 +134,7 @@ func (a *Agent) notes() []string {
 	if a.spaces == nil {
 		return append(notes, "other network namespaces are not tapped (ORB8_NETNS)")
 	}
-	return append(notes, a.spaces.problems()...)
+	return append(append(notes, a.tap.Notes()...), a.spaces.problems()...)
 }
 
 // What clients can make an agent hold is bounded: connections a listener, and

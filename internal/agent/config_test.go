@@ -86,7 +86,7 @@ func TestSettingsAreChecked(t *testing.T) {
 		{"ORB8_CGROUP", "/not/there"}:  "--cgroup (ORB8_CGROUP): must be none, or the absolute path",
 		{"ORB8_GRPC_PORT", "70000"}:    "--grpc-port (ORB8_GRPC_PORT): must be a port",
 		{"ORB8_NETNS", ""}:             "",
-		{"ORB8_NETNS", "some"}:         "--netns (ORB8_NETNS): must be all or own",
+		{"ORB8_NETNS", "some"}:         "--netns (ORB8_NETNS): must be all, own or ends",
 	} {
 		cfg, err := FromEnv(lookup(map[string]string{env[0]: env[1]}))
 		if err == nil {
