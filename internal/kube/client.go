@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"time"
@@ -19,6 +20,7 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/client-go/util/connrotation"
 
 	"github.com/orb8/orb8/internal/version"
 )
@@ -29,6 +31,7 @@ const (
 	metadataTypes = "application/vnd.kubernetes.protobuf;as=%[1]s;g=meta.k8s.io;v=v1,application/json;as=%[1]s;g=meta.k8s.io;v=v1"
 	// An API server that has not begun to answer by then is asked anew.
 	answerLimit = time.Minute
+	dialLimit   = 10 * time.Second
 	pageSize    = 500
 )
 
@@ -66,6 +69,7 @@ func access(kubeconfig string) (*rest.Config, error) {
 type client struct {
 	rest *rest.RESTClient
 	http *http.Client
+	dial *connrotation.Dialer
 	host string
 }
 
@@ -80,6 +84,9 @@ func connect(cfg *rest.Config, node string) (*client, error) {
 	// Paths are given whole. Watches are few, and look-ups have a limit of their own.
 	cfg.APIPath = "/"
 	cfg.QPS = -1
+	// A connection that still ends its streams is not idle: close would leave it.
+	dial := connrotation.NewDialer((&net.Dialer{Timeout: dialLimit, KeepAlive: 3 * dialLimit}).DialContext)
+	cfg.Dial = dial.DialContext
 	hc, err := rest.HTTPClientFor(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("connect to %s: %w", cfg.Host, err)
@@ -88,7 +95,7 @@ func connect(cfg *rest.Config, node string) (*client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to %s: %w", cfg.Host, err)
 	}
-	return &client{rest: rc, http: hc, host: cfg.Host}, nil
+	return &client{rest: rc, http: hc, dial: dial, host: cfg.Host}, nil
 }
 
 // objects are all that orb8 reads: what is not named here is not linked.
@@ -164,4 +171,7 @@ func (c *client) kinds(ctx context.Context, path string) (*metav1.APIResourceLis
 	return l, err
 }
 
-func (c *client) close() { c.http.CloseIdleConnections() }
+func (c *client) close() {
+	c.dial.CloseAll()
+	c.http.CloseIdleConnections()
+}

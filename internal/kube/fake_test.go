@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -22,6 +23,7 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer/protobuf"
+	"k8s.io/client-go/rest"
 )
 
 const protobufType = "application/vnd.kubernetes.protobuf"
@@ -59,9 +61,16 @@ func newAPIServer(t testing.TB) *apiServer {
 		scheme: objects(), version: 100, objects: map[string]map[string]runtime.Object{}, changed: make(chan struct{}),
 		denied: map[string]bool{}, hangs: map[string]bool{}, broken: map[string]int{}, kinds: map[string]string{}, cut: make(chan struct{}),
 	}
-	s.Server = httptest.NewServer(s)
+	s.Server = httptest.NewUnstartedServer(s)
+	s.EnableHTTP2 = true
+	s.StartTLS()
 	t.Cleanup(func() { s.cutStreams(); s.CloseClientConnections(); s.Close() })
 	return s
+}
+
+func (s *apiServer) access() *rest.Config {
+	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw})
+	return &rest.Config{Host: s.URL, TLSClientConfig: rest.TLSClientConfig{CAData: ca}}
 }
 
 func (s *apiServer) do(change func()) {
@@ -101,7 +110,7 @@ func pathOf(obj runtime.Object) string {
 	panic(fmt.Sprintf("no path for %T", obj))
 }
 
-// put adds or changes an object; silent: no watch hears of it.
+// put adds or changes objects.
 func (s *apiServer) put(objs ...runtime.Object) {
 	for _, obj := range objs {
 		s.event(obj, "")

@@ -40,10 +40,15 @@ type told struct {
 // open runs a watch of the fake until the test ends.
 func open(t testing.TB, s *apiServer, cfg Config) *told {
 	t.Helper()
+	return openAt(t, s.access(), cfg)
+}
+
+func openAt(t testing.TB, access *rest.Config, cfg Config) *told {
+	t.Helper()
 	if cfg.Node == "" {
 		cfg.Node = "n1"
 	}
-	w, err := newWatch(cfg, &rest.Config{Host: s.URL})
+	w, err := newWatch(cfg, access)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -293,6 +298,43 @@ func TestUnreachable(t *testing.T) {
 	s.CloseClientConnections()
 	s.Close()
 	d.waitFor(t, "the problem", func() bool { return d.problem("connection refused") || d.problem("closed as soon") })
+}
+
+// An API server that takes the question and never answers.
+func TestHangs(t *testing.T) {
+	s := newAPIServer(t)
+	fill(s)
+	s.hangs["/api/v1/services"] = true
+	d := open(t, s, Config{Cluster: true})
+	d.waitFor(t, "the pods", func() bool { return d.pod("uid-own") != nil })
+	d.watch.problems.mu.Lock()
+	d.watch.problems.started = time.Now().Add(-startLimit)
+	d.watch.problems.mu.Unlock()
+	d.waitFor(t, "the problem", func() bool { return d.problem("has not answered for services since") })
+	if d.synced {
+		t.Error("the start is complete without Services")
+	}
+	s.do(func() { clear(s.hangs) })
+	s.cutStreams()
+	d.waitFor(t, "the start", func() bool { return d.synced && len(d.watch.Problems()) == 0 })
+}
+
+func TestWrongCertificate(t *testing.T) {
+	s := newAPIServer(t)
+	access := s.access()
+	access.CAData = nil
+	d := openAt(t, access, Config{Cluster: true})
+	d.waitFor(t, "the problem", func() bool { return d.problem("check certificate-authority") })
+}
+
+func TestMalformedAreCounted(t *testing.T) {
+	s := newAPIServer(t)
+	p := pod("strange", "n1", "10.0.1.1")
+	p.UID = ""
+	s.put(p, pod("good", "n1", "10.0.1.2"))
+	d := open(t, s, Config{})
+	d.waitFor(t, "the good pod", func() bool { return d.pod("uid-good") != nil })
+	d.waitFor(t, "the count", func() bool { return d.problem("no proper object 1 times among pods of this node") })
 }
 
 func TestUnknownNode(t *testing.T) {

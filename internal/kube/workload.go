@@ -55,9 +55,13 @@ func (w *workloads) tellPod(f *fact) {
 	defer w.mu.Unlock()
 	e, before := podEntry{pod: f.change.Pod, owner: f.owner}, w.pods[f.key]
 	w.settle(&e)
-	if e.waits != "" && before.pod != nil && before.waits == "" {
-		// An owner that was known is gone before its pods.
-		e.pod.Workload, e.waits = before.pod.Workload, ""
+	if before.pod != nil {
+		// At its end a pod's network counts as not there yet.
+		e.pod.Networked = max(e.pod.Networked, before.pod.Networked)
+		if e.waits != "" && before.waits == "" {
+			// An owner that was known is gone before its pods.
+			e.pod.Workload, e.waits = before.pod.Workload, ""
+		}
 	}
 	w.keep(f.key, &e)
 	w.put(e.pod)
