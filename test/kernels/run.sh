@@ -16,6 +16,7 @@ rooms=(
 	internal/probe/flow
 	internal/probe/process
 	internal/probe/socket
+	internal/sandbox
 	test/lab
 )
 [ -z "${ORB8_ROOMS:-}" ] || read -ra rooms <<<"$ORB8_ROOMS"

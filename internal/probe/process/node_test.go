@@ -25,18 +25,10 @@ const insideEnv = "ORB8_TEST_PROCESS_INSIDE"
 // machine's; those of others have none.
 func TestPIDNamespace(t *testing.T) {
 	bpftest.RequireKernel(t, bpftest.BPF)
-	for _, deep := range []string{"", "unshare --pid --fork --mount-proc"} {
-		cmd := exec.Command(os.Args[0])
-		if deep != "" {
-			cmd = exec.Command("unshare", append(strings.Fields(deep)[1:], os.Args[0])...)
-		}
-		cmd.Env = append(os.Environ(), insideEnv+"=1")
-		cmd.SysProcAttr = &syscall.SysProcAttr{
-			Cloneflags: unix.CLONE_NEWPID, Unshareflags: unix.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL,
-		}
+	for _, deep := range []string{"1", "2"} {
+		cmd := nested(deep)
 		out, err := cmd.StdoutPipe()
 		if err == nil {
-			cmd.Stderr = os.Stderr
 			err = cmd.Start()
 		}
 		if err != nil {
@@ -53,7 +45,7 @@ func TestPIDNamespace(t *testing.T) {
 			select {
 			case err := <-done:
 				if waiting = false; err != nil {
-					t.Errorf("%q: %v", deep, err)
+					t.Errorf("%s deep: %v", deep, err)
 				}
 			default:
 				ns.Command("/bin/sh", "-c", "sleep 0.02; true")
@@ -62,9 +54,28 @@ func TestPIDNamespace(t *testing.T) {
 	}
 }
 
+// nested is this binary so many pid namespaces deeper.
+func nested(deep string) *exec.Cmd {
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), insideEnv+"="+deep)
+	cmd.Stderr = os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags: unix.CLONE_NEWPID, Unshareflags: unix.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL,
+	}
+	return cmd
+}
+
 func inside() int {
 	if err := unix.Mount("proc", "/proc", "proc", 0, ""); err != nil {
 		return fail("mount: %v", err)
+	}
+	if os.Getenv(insideEnv) != "1" {
+		cmd := nested("1")
+		cmd.Stdout = os.Stdout
+		if err := cmd.Run(); err != nil {
+			return fail("nested: %v", err)
+		}
+		return 0
 	}
 	told := make(chan Exec, 1024)
 	p, err := Open(Config{NewNetns: func(e Exec) {
