@@ -35,9 +35,21 @@ func (n *node) Source() wire.Source {
 	return s
 }
 
-// Flows answers with everything up to now.
+// hostAnswers is how long the host is given to say who serves a Service: it
+// takes microseconds, but for what it has not heard of.
+const hostAnswers = 20 * time.Millisecond
+
+// Flows answers with everything up to now, and with who serves what has just
+// been asked for.
 func (n *node) Flows(ctx context.Context, q store.Query) (snap observer.Snapshot, err error) {
-	err = n.visit(ctx, true, func() {
+	asking := false
+	if err = n.visit(ctx, true, func() { asking = n.who.Asking() }); err != nil {
+		return snap, err
+	}
+	if asking {
+		time.Sleep(hostAnswers)
+	}
+	err = n.visit(ctx, false, func() {
 		snap.Answer = n.flows.Query(q)
 		snap.Known = n.flows.Stats().Flows
 		snap.Interfaces = n.audits

@@ -217,6 +217,10 @@ func (e *Enricher) answer(c event.Conn, other *event.Translation) {
 	}
 }
 
+// Asking tells whether the host has been asked how it translates a connection,
+// and has not answered.
+func (e *Enricher) Asking() bool { return len(e.again.asked) > 0 }
+
 // sweepAsked forgets what was asked and had no answer: there was no room for the
 // question.
 func (e *Enricher) sweepAsked() {
