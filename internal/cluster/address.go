@@ -26,8 +26,9 @@ const (
 // Address is what is known of one. All of it may be asked of nil: nothing is
 // known. It is good until the next Apply or Sweep.
 type Address struct {
-	// The oldest first.
+	// The oldest first; most addresses have one, which is in this object itself.
 	spans            []span
+	first            [1]span
 	fronts, backends doors
 }
 
@@ -57,7 +58,10 @@ func (m *Map) Holder(a *Address, at int64) (*event.Identity, Standing) {
 		case s.stop != forever:
 			return m.identity(s.owner), Past
 		default:
-			return m.identity(s.owner), Held
+			if s.identity == nil {
+				s.identity = m.identity(s.owner)
+			}
+			return s.identity, Held
 		}
 	}
 	return nil, Between
@@ -86,6 +90,7 @@ const (
 // it: from begin on, and before stop.
 type span struct {
 	owner       *owner
+	identity    *event.Identity // the owner's, near at hand, once it was asked for
 	begin, stop int64
 }
 
@@ -168,6 +173,7 @@ func (o *owner) key() string {
 func divide(spans []span) {
 	for i := range spans {
 		s := &spans[i]
+		s.identity = nil
 		o := s.owner
 		s.begin, s.stop = math.MinInt64, o.end
 		if i > 0 {
@@ -197,11 +203,7 @@ func (m *Map) index(o *owner, ips []event.IP) {
 	}
 	for _, ip := range ips {
 		m.touched.address(ip)
-		a := m.addresses[ip]
-		if a == nil {
-			a = &Address{}
-			m.addresses[ip] = a
-		}
+		a := m.address(ip)
 		if !slices.ContainsFunc(a.spans, func(s span) bool { return s.owner == o }) {
 			a.spans = append(a.spans, span{owner: o})
 		}
@@ -212,6 +214,16 @@ func (m *Map) index(o *owner, ips []event.IP) {
 		divide(a.spans)
 	}
 	o.ips = ips
+}
+
+func (m *Map) address(ip event.IP) *Address {
+	a := m.addresses[ip]
+	if a == nil {
+		a = &Address{}
+		a.spans = a.first[:0]
+		m.addresses[ip] = a
+	}
+	return a
 }
 
 // tidy forgets an address of which nothing is left to know.

@@ -88,6 +88,9 @@ func (m *Map) Apply(changes []Change, synced bool) *Touched {
 		for _, o := range m.pods {
 			o.identity = nil
 		}
+		for _, a := range m.addresses {
+			divide(a.spans)
+		}
 	}
 	if synced && !m.synced {
 		m.synced = true

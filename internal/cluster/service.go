@@ -68,12 +68,12 @@ func (m *Map) NodePort(port uint16, protocol event.Protocol) *event.Identity {
 	return m.At(event.IP{}).Service(port, protocol)
 }
 
-// Headless gives the Service, namespace/name, that an endpoint serves and no
-// other Service asks for; "" where there is none: then nothing tells by which
-// name it was found.
-func (a *Address) Headless(port uint16, protocol event.Protocol) string {
+// Headless gives the Service without addresses that an endpoint serves, and no
+// other Service; nil where there is none: nothing tells by which name it was
+// found.
+func (a *Address) Headless(port uint16, protocol event.Protocol) *event.Identity {
 	if a == nil {
-		return ""
+		return nil
 	}
 	var found *service
 	for i := range a.backends {
@@ -82,14 +82,14 @@ func (a *Address) Headless(port uint16, protocol event.Protocol) string {
 			continue
 		}
 		if found != nil {
-			return ""
+			return nil
 		}
 		found = d.service
 	}
 	if found == nil || found.told == nil || !found.told.Headless {
-		return ""
+		return nil
 	}
-	return found.identity.Service
+	return found.identity
 }
 
 // Endpoint tells that an endpoint serves a Service that has addresses of its
@@ -256,12 +256,7 @@ func (m *Map) open(at side, p place, s *service) {
 		return
 	}
 	m.places++
-	a := m.addresses[p.ip]
-	if a == nil {
-		a = &Address{}
-		m.addresses[p.ip] = a
-	}
-	ds := a.side(at)
+	ds := m.address(p.ip).side(at)
 	*ds = append(*ds, door{s, p.port, p.protocol})
 	m.touchPlace(p)
 }

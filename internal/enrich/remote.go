@@ -10,8 +10,9 @@ import (
 // end is what makes a remote end one and not another, where it is more than who
 // has the address.
 type end struct {
-	base    *event.Identity
-	service string
+	base *event.Identity
+	// As which it was asked; nil: as itself.
+	service *event.Identity
 	// The node's API server.
 	api bool
 }
@@ -63,7 +64,7 @@ func (e *Enricher) served(f *event.Flow, s *event.Identity) *event.Identity {
 		a := e.cfg.Cluster.At(t.Remote)
 		id = e.atPort(e.holder(f, a, t.Remote), a, t.RemotePort, f.Conn.Protocol)
 	}
-	return e.intoEnd(end{base: id, service: s.Service})
+	return e.intoEnd(end{base: id, service: s})
 }
 
 // behind adds the Service that an endpoint is asked as: in the host's namespace
@@ -71,21 +72,19 @@ func (e *Enricher) served(f *event.Flow, s *event.Identity) *event.Identity {
 // asks for a Service without an address has its endpoints' from the beginning.
 func (e *Enricher) behind(f *event.Flow, a *cluster.Address, id *event.Identity) *event.Identity {
 	c := &f.Conn
-	service := ""
+	var service *event.Identity
 	switch {
 	case f.NAT != nil && f.NAT.OfSocket:
-		if s := e.asked(f); s != nil {
-			service = s.Service
-		}
+		service = e.asked(f)
 	case f.NAT == nil && c.Netns == e.cfg.Netns && a.Endpoint(c.RemotePort, c.Protocol):
 		e.want(f)
 	default:
 		service = a.Headless(c.RemotePort, c.Protocol)
 	}
-	if service == "" && f.Remote != nil && f.Remote.Class == id.Class && f.Remote.PodUID == id.PodUID {
-		service = f.Remote.Service // it does not serve there any more
+	if was := f.Remote; service == nil && was != nil && was.Service != "" && was.Class == id.Class && was.PodUID == id.PodUID {
+		service = e.named(was.Service) // it does not serve there any more
 	}
-	if service == "" {
+	if service == nil {
 		return id
 	}
 	return e.intoEnd(end{base: id, service: service})
@@ -168,19 +167,31 @@ func (e *Enricher) itself(f *event.Flow) *event.Identity {
 	return e.unknown
 }
 
+// named is a Service of which the cluster tells no more.
+func (e *Enricher) named(service string) *event.Identity {
+	id := e.past.get(service)
+	if id == nil {
+		id = &event.Identity{Class: event.ClassService, Service: service}
+		e.past.put(service, id)
+	}
+	return id
+}
+
 func (e *Enricher) own(ip event.IP) bool { return e.cfg.Own != nil && e.cfg.Own(ip) }
 
 func (e *Enricher) intoEnd(k end) *event.Identity {
-	if k.base.Service == k.service && !k.api {
+	if !k.api && k.base.Service == k.service.Service {
 		return k.base
 	}
 	id := e.ends.get(k)
 	if id == nil {
 		made := *k.base
 		id = &made
-		id.Service = k.service
 		if k.api {
 			id.Class = event.ClassAPIServer
+		}
+		if k.service != nil {
+			id.Service = k.service.Service
 		}
 		e.ends.put(k, id)
 	}
