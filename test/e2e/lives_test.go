@@ -85,15 +85,17 @@ func manyAtOnce(t *testing.T, s *scene) {
 	eventually(t, 90*time.Second, func() []string {
 		var pods struct{ Items []object }
 		s.get(t, &pods, "-n", s.ns, "pods", "-l", "job-name=many")
+		var ended []pair
 		for _, o := range pods.Items {
 			p := s.pod(o, workload{"Job", "many"})
 			if o.text("status", "phase") == "Succeeded" && !checked[p.name] {
 				checked[p.name] = true
 				made := s.said(s.ns, p.name)
 				here, there := s.between(made, p, server, "main")
-				s.checkConnection(t, made, here, there)
+				ended = append(ended, pair{made, here, there})
 			}
 		}
+		s.checkAll(t, ended)
 		if len(checked) < n {
 			return []string{fmt.Sprintf("%d of %d pods have ended: %v", len(checked), n, states(pods.Items))}
 		}

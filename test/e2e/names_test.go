@@ -39,6 +39,7 @@ type holding struct {
 func followNames(t *testing.T, c *cluster) *names {
 	t.Helper()
 	ctx, stop := context.WithCancel(context.Background())
+	chatter(newScene(t, c, "chatter"))
 	n := &names{stop: stop, holders: map[string][]*holding{}}
 	t.Cleanup(stop)
 	watch := exec.CommandContext(ctx, c.scripts+"/kc", "get", "pods", "-A", "--watch", "--output-watch-events", "-o", "json")
@@ -62,6 +63,30 @@ func followNames(t *testing.T, c *cluster) *names {
 		})
 	}
 	return n
+}
+
+// chatter is traffic that goes on all the time: from each node to each, by
+// address, and by a Service.
+func chatter(s *scene) {
+	var objects []object
+	for i := range 3 {
+		app := fmt.Sprintf("server%d", i+1)
+		objects = append(objects,
+			s.service(app, app, 7000, nil),
+			s.owned("StatefulSet", app, podSpec(place{node: i + 1}, container("main", "/bin/traffic", "serve", "-port", "7000"))))
+	}
+	s.apply(s.t, objects...)
+	objects = nil
+	for i := range 3 {
+		app := fmt.Sprintf("server%d", i+1)
+		server := s.ready(s.ns, app, workload{"StatefulSet", app})
+		for _, to := range []string{server.ip, s.serviceIP(app)} {
+			talk := fmt.Sprintf("while true; do /bin/traffic send -to %s:7000 -times 20 -every 500ms; done", to)
+			client := s.owned("Deployment", fmt.Sprintf("client%d", len(objects)+1), podSpec(place{node: (i+len(objects))%3 + 1}, container("main", "sh", "-c", talk)))
+			objects = append(objects, client)
+		}
+	}
+	s.apply(s.t, objects...)
 }
 
 func (n *names) readPods(in io.Reader) error {

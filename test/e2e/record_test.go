@@ -230,8 +230,8 @@ func (v *view) differs(r *record) (all []string) {
 // amounts says what is wrong with a client's record, given what its program
 // says. Headers are known: Ethernet 14, IP 20, UDP 8, TCP 32 with timestamps
 // and 40 at the handshake, so bytes prove packets. A repeated segment would
-// carry more; then only the two ends are compared.
-func (s *sent) amounts(r *record) (all []string) {
+// carry more, and its answer, too; then only the two ends are compared.
+func (s *sent) amounts(r *record, repeated bool) (all []string) {
 	check := func(what string, got, want uint64) {
 		if got != want {
 			all = append(all, fmt.Sprintf("%s: got %d, want %d: %s", what, got, want, r.text))
@@ -243,7 +243,7 @@ func (s *sent) amounts(r *record) (all []string) {
 		check("rx_packets", r.RxPackets, s.Frames)
 		check("tx_bytes", r.TxBytes, s.Sent+42*s.Frames)
 		check("rx_bytes", r.RxBytes, s.Received+42*s.Frames)
-	case r.Retransmits == 0:
+	case s.Protocol == "TCP" && !repeated:
 		check("tx_bytes", r.TxBytes, s.Sent+66*r.TxPackets+8)
 		check("rx_bytes", r.RxBytes, s.Received+66*r.RxPackets+8)
 	}
@@ -271,34 +271,64 @@ func mirrored(client, server *record) (all []string) {
 	return all
 }
 
-// checkConnection asks both ends' agents until both tell what they must. A
-// connection without a server's view is checked at one end.
-func (c *cluster) checkConnection(t testing.TB, s sent, client, server *view) {
+// pair is a connection and what its two ends must tell.
+type pair struct {
+	made           sent
+	client, server *view
+}
+
+// checkConnection asks both ends' agents until both tell what they must.
+func (c *cluster) checkConnection(t testing.TB, made sent, client, server *view) {
 	t.Helper()
-	// A flow is forgotten 30 s after its last packet.
-	eventually(t, 20*time.Second, func() []string {
-		here, complaints := c.look(client)
-		if here == nil {
-			return complaints
+	c.checkAll(t, []pair{{made, client, server}})
+}
+
+// checkAll does so for many connections with one question to each node. A flow
+// is forgotten 30 s after its last packet: what was right once is not asked for
+// again.
+func (c *cluster) checkAll(t testing.TB, pairs []pair) {
+	t.Helper()
+	eventually(t, 20*time.Second, func() (complaints []string) {
+		told := map[string][]record{}
+		for _, p := range pairs {
+			for _, node := range []string{p.client.node, p.server.node} {
+				if told[node] != nil {
+					continue
+				}
+				var err error
+				if told[node], err = c.flows(node); err != nil {
+					return []string{err.Error()}
+				}
+			}
 		}
-		complaints = append(complaints, s.amounts(here)...)
-		if server == nil {
-			return complaints
-		}
-		there, more := c.look(server)
-		complaints = append(complaints, more...)
-		if there == nil {
-			return complaints
-		}
-		complaints = append(complaints, mirrored(here, there)...)
-		if same := here.ConnectionID == there.ConnectionID && here.ConnectionID != ""; same == server.apart {
-			complaints = append(complaints, fmt.Sprintf("connection_id: client's %q, server's %q", here.ConnectionID, there.ConnectionID))
-		}
-		if translated := here.Translated; translated != nil && translated.Local != there.Remote.address {
-			complaints = append(complaints, fmt.Sprintf("client's translated.local is %v, the server sees %v", translated.Local, there.Remote.address))
-		}
+		pairs = slices.DeleteFunc(slices.Clone(pairs), func(p pair) bool {
+			more := p.differs(told)
+			complaints = append(complaints, more...)
+			return len(more) == 0
+		})
 		return complaints
 	})
+}
+
+// differs says what is wrong with what both ends' nodes have told.
+func (p *pair) differs(told map[string][]record) []string {
+	here, complaints := p.client.find(told[p.client.node])
+	there, more := p.server.find(told[p.server.node])
+	complaints = append(complaints, more...)
+	if here == nil || there == nil {
+		return complaints
+	}
+	complaints = append(complaints, p.client.differs(here)...)
+	complaints = append(complaints, p.server.differs(there)...)
+	complaints = append(complaints, p.made.amounts(here, here.Retransmits+there.Retransmits > 0)...)
+	complaints = append(complaints, mirrored(here, there)...)
+	if same := here.ConnectionID == there.ConnectionID && here.ConnectionID != ""; same == p.server.apart {
+		complaints = append(complaints, fmt.Sprintf("connection_id: client's %q, server's %q", here.ConnectionID, there.ConnectionID))
+	}
+	if here.Translated != nil && here.Translated.Local != there.Remote.address {
+		complaints = append(complaints, fmt.Sprintf("client's translated.local is %v, the server sees %v", here.Translated.Local, there.Remote.address))
+	}
+	return complaints
 }
 
 // look asks the view's node for its record; nil when it is not there.

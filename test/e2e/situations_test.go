@@ -285,7 +285,7 @@ func filters(t *testing.T, s *scene) {
 	}
 	for _, args := range [][]string{
 		{"--namespace", s.ns, "--not-pod", client.name + "," + server.name},
-		{"--from-pod", server.name, "-n", s.ns},
+		{"--from-pod", server.name, "-n", s.ns, "--protocol", "tcp"},
 		{"--pod", "nobody"},
 	} {
 		out, _, err := s.ask(append([]string{"flows", "-o", "json"}, args...)...)
