@@ -217,9 +217,6 @@ func (m *Map) setPod(c *Change) {
 		}
 		o = &owner{}
 		m.pods[p.UID] = o
-		if p.StaticUID != "" {
-			m.static[p.StaticUID] = o
-		}
 	case o.gone != 0 || behind(p, o.pod):
 		// One of several watches is late.
 		return
@@ -232,7 +229,11 @@ func (m *Map) setPod(c *Change) {
 		ips = nil
 	}
 	m.lose(o, ips, c.At)
+	m.unname(o)
 	o.pod, o.identity = p, nil
+	if p.StaticUID != "" {
+		m.static[p.StaticUID] = o
+	}
 	if o.told == 0 && len(ips) > 0 {
 		o.told = max(c.At, 1)
 	}
@@ -271,7 +272,7 @@ func behind(p, known *Pod) bool {
 
 // alike: nobody who talks to the pod, or is in it, would be told otherwise.
 func alike(p, known *Pod) bool {
-	return p.Node == known.Node && p.HostNetwork == known.HostNetwork && p.Workload == known.Workload &&
+	return p.Node == known.Node && p.StaticUID == known.StaticUID && p.HostNetwork == known.HostNetwork && p.Workload == known.Workload &&
 		p.Created == known.Created && p.Networked == known.Networked && p.Ended == known.Ended && p.over() == known.over() &&
 		slices.Equal(p.IPs, known.IPs) && slices.Equal(p.Containers, known.Containers) && maps.Equal(p.Labels, known.Labels)
 }
@@ -305,8 +306,13 @@ func (m *Map) forget(o *owner) {
 		return
 	}
 	delete(m.pods, o.pod.UID)
-	if uid := o.pod.StaticUID; uid != "" && m.static[uid] == o {
-		delete(m.static, uid)
+	m.unname(o)
+}
+
+// unname takes from a static pod what its node calls it.
+func (m *Map) unname(o *owner) {
+	if o.pod != nil && m.static[o.pod.StaticUID] == o {
+		delete(m.static, o.pod.StaticUID)
 	}
 }
 
