@@ -80,9 +80,9 @@ func chatter(s *scene) {
 	for i := range 3 {
 		app := fmt.Sprintf("server%d", i+1)
 		server := s.ready(s.ns, app, workload{"StatefulSet", app})
-		for _, to := range []string{server.ip, s.serviceIP(app)} {
+		for at, to := range []string{server.ip, s.serviceIP(app)} {
 			talk := fmt.Sprintf("while true; do /bin/traffic send -to %s:7000 -times 20 -every 500ms; done", to)
-			client := s.owned("Deployment", fmt.Sprintf("client%d", len(objects)+1), podSpec(place{node: (i+len(objects))%3 + 1}, container("main", "sh", "-c", talk)))
+			client := s.owned("Deployment", fmt.Sprintf("client%d", len(objects)+1), podSpec(place{node: (i+at)%3 + 1}, container("main", "sh", "-c", talk)))
 			objects = append(objects, client)
 		}
 	}
