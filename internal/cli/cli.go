@@ -16,8 +16,10 @@ import (
 	"os/signal"
 	"syscall"
 
+	"github.com/go-logr/logr"
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc/grpclog"
+	"k8s.io/klog/v2"
 
 	"github.com/orb8/orb8/internal/client"
 	"github.com/orb8/orb8/internal/render"
@@ -62,6 +64,7 @@ func Run(cfg Config) int {
 		// Errors are told once, in words, where they are handled.
 		grpclog.SetLoggerV2(grpclog.NewLoggerV2(io.Discard, io.Discard, io.Discard))
 	}
+	klog.SetLogger(logr.Discard())
 	a := &app{cfg: cfg, out: bufio.NewWriterSize(cfg.Stdout, 1<<16)}
 	ran, err := a.root().ExecuteContextC(ctx)
 	if flushed := a.out.Flush(); err == nil {

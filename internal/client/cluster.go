@@ -18,8 +18,12 @@ import (
 	"github.com/orb8/orb8/internal/relay"
 )
 
-// clusterTimeout bounds the look for agents.
-const clusterTimeout = 5 * time.Second
+// Bounds on the look for agents: where nobody said that a cluster is to be
+// asked, and where somebody did, who may have to log in first.
+const (
+	clusterTimeout = 5 * time.Second
+	namedTimeout   = time.Minute
+)
 
 // Kubernetes says which cluster to look for agents in, and which of its nodes
 // to ask.
@@ -79,7 +83,11 @@ func (w Where) cluster(ctx context.Context) (Observer, error) {
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, clusterTimeout)
+	patience := clusterTimeout
+	if w.Kubernetes.named() {
+		patience = namedTimeout
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	agents, err := k.Agents(ctx)
 	if err != nil {
@@ -101,7 +109,7 @@ func (w Where) cluster(ctx context.Context) (Observer, error) {
 	if len(nodes) == 0 {
 		return nil, &Error{
 			fmt.Sprintf("no agent of %s is on a node that was asked for (agents are on %s)", k.Name(), names(agents)),
-			"kubectl get pods -o wide -n " + k.Namespace() + " -l " + reach.Label,
+			k.Kubectl("get pods -o wide -n " + k.Namespace() + " -l " + reach.Label),
 		}
 	}
 	c.who = fmt.Sprintf("the agents of %s (%d nodes)", k.Name(), len(nodes))

@@ -94,11 +94,11 @@ func (w *way) dial(ctx context.Context) (net.Conn, error) {
 	}
 	i := slices.IndexFunc(agents, func(a reach.Agent) bool { return a.Node == w.agent.Node })
 	if i < 0 {
-		return nil, &Error{"there is no agent on node " + w.agent.Node + " any more", "kubectl get pods -o wide -n " + w.agent.Namespace}
+		return nil, &Error{"there is no agent on node " + w.agent.Node + " any more", w.ways.cluster.Kubectl("get pods -o wide -n " + w.agent.Namespace)}
 	}
 	w.agent = agents[i]
 	if w.agent.Problem != "" {
-		return nil, &Error{w.agent.Problem, "kubectl describe pod -n " + w.agent.Namespace + " " + w.agent.Pod}
+		return nil, &Error{w.agent.Problem, w.ways.cluster.Kubectl("describe pod -n " + w.agent.Namespace + " " + w.agent.Pod)}
 	}
 	return w.ways.cluster.Dial(ctx, w.agent.Namespace, w.agent.Pod)
 }

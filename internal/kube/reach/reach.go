@@ -14,7 +14,6 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
-	"time"
 
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -89,8 +88,6 @@ func Open(cfg Config) (*Cluster, error) {
 		config:    config,
 	}
 	config.UserAgent = "orb8"
-	// A person waits: a server that is away is told of, not waited for.
-	config.Timeout = 10 * time.Second
 	c.client, err = rest.HTTPClientFor(config)
 	if err == nil {
 		c.base, _, err = rest.DefaultServerUrlFor(config)
@@ -106,6 +103,9 @@ func (c *Cluster) Name() string { return c.name }
 
 // Namespace is where the agents are looked for.
 func (c *Cluster) Namespace() string { return c.namespace }
+
+// Kubectl is a kubectl command that asks this cluster.
+func (c *Cluster) Kubectl(args string) string { return c.kubectl + " " + args }
 
 func contextName(loader clientcmd.ClientConfig, told string) string {
 	raw, err := loader.RawConfig()
