@@ -117,7 +117,7 @@ func (f *feed) ListWithContext(ctx context.Context, opts metav1.ListOptions) (ru
 	f.note(ctx, err)
 	if err != nil {
 		if denied(err) {
-			sleep(ctx, f.pause)
+			f.problems.pause(ctx, f.pause)
 		}
 		return nil, err
 	}
@@ -162,7 +162,7 @@ func (f *feed) WatchWithContext(ctx context.Context, opts metav1.ListOptions) (w
 		if ctx.Err() != nil || !passing(err) {
 			return nil, err
 		}
-		sleep(ctx, pause+rand.N(pause/2))
+		f.problems.pause(ctx, pause+rand.N(pause/2))
 	}
 }
 
@@ -300,12 +300,3 @@ func (f *feed) Replace(objs []any, _ string) error {
 
 // Resync is never asked for.
 func (f *feed) Resync() error { return nil }
-
-func sleep(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-ctx.Done():
-	}
-}

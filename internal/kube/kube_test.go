@@ -277,7 +277,7 @@ func TestAway(t *testing.T) {
 	}
 	away(http.StatusServiceUnavailable)
 	d := open(t, s, Config{Cluster: true})
-	d.waitFor(t, "the problem", func() bool { return d.problem("has not answered for pods of this node, pods of other nodes") })
+	d.waitFor(t, "the problem", func() bool { return d.problem("cannot watch pods of this node, pods of other nodes") })
 	away(0)
 	d.waitFor(t, "the start", func() bool { return d.synced && len(d.watch.Problems()) == 0 })
 	away(http.StatusServiceUnavailable)
@@ -310,7 +310,7 @@ func TestHangs(t *testing.T) {
 	d.watch.problems.mu.Lock()
 	d.watch.problems.started = time.Now().Add(-startLimit)
 	d.watch.problems.mu.Unlock()
-	d.waitFor(t, "the problem", func() bool { return d.problem("has not answered for services since") })
+	d.waitFor(t, "the problem", func() bool { return d.problem("cannot watch services at") })
 	if d.synced {
 		t.Error("the start is complete without Services")
 	}

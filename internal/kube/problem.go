@@ -3,6 +3,7 @@
 package kube
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -28,6 +29,8 @@ type problems struct {
 	failed  map[*feed]failure
 	// By resource of an owner that cannot be looked up.
 	owners map[string]string
+	// Closed when something is answered again: worth a try for everything else.
+	back chan struct{}
 	// Owners that were not looked up for want of room.
 	missed uint64
 }
@@ -38,7 +41,7 @@ type failure struct {
 }
 
 func newProblems(host string, log *slog.Logger) *problems {
-	return &problems{host: host, log: log, failed: map[*feed]failure{}, owners: map[string]string{}}
+	return &problems{host: host, log: log, failed: map[*feed]failure{}, owners: map[string]string{}, back: make(chan struct{})}
 }
 
 func (p *problems) start() {
@@ -55,7 +58,11 @@ func (p *problems) set(f *feed, err error) {
 	if !is {
 		now.since = time.Now()
 	}
-	if !is && (len(p.failed) == 0 || denied(err)) {
+	switch {
+	case is:
+	case denied(err):
+		p.log.Warn("the API server refuses", "server", p.host, "what", f.name, "error", now.err)
+	case len(p.failed) == 0:
 		p.log.Warn("the API server does not answer", "server", p.host, "what", f.name, "error", now.err)
 	}
 	p.failed[f] = now
@@ -68,8 +75,24 @@ func (p *problems) clear(f *feed) {
 		return
 	}
 	delete(p.failed, f)
+	close(p.back)
+	p.back = make(chan struct{})
 	if len(p.failed) == 0 {
 		p.log.Info("the API server answers again", "server", p.host)
+	}
+}
+
+// pause waits, or until something else is answered again.
+func (p *problems) pause(ctx context.Context, d time.Duration) {
+	p.mu.Lock()
+	back := p.back
+	p.mu.Unlock()
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-back:
+	case <-ctx.Done():
 	}
 }
 
@@ -134,8 +157,8 @@ func (p *problems) list(feeds []*feed) (all []string) {
 	}
 	for _, text := range order {
 		g := alike[text]
-		all = append(all, fmt.Sprintf("the API server %s has not answered for %s since %s: %s: what is known stays, what is new has no name: %s",
-			p.host, strings.Join(g.names, ", "), g.since.Format(time.TimeOnly), text, advice(text)))
+		all = append(all, fmt.Sprintf("cannot watch %s at the API server %s since %s: %s: what is known stays, what is new has no name: %s",
+			strings.Join(g.names, ", "), p.host, g.since.Format(time.TimeOnly), text, advice(text)))
 	}
 	owners := make([]string, 0, len(p.owners))
 	for _, text := range p.owners {
