@@ -108,6 +108,7 @@ Exit status: 0 done (also when nothing was found), 1 failed, 2 wrong usage.`,
 	root.SetFlagErrorFunc(flagError)
 	a.address.add(root.PersistentFlags())
 	root.AddCommand(a.status(), a.flows(), a.pods(), a.trace(), a.version(), a.completion())
+	a.completeNames(root)
 	return root
 }
 

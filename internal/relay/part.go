@@ -3,6 +3,7 @@
 package relay
 
 import (
+	"container/heap"
 	"context"
 	"iter"
 	"time"
@@ -95,23 +96,26 @@ type merged[M any] struct {
 // run hands on the first records of all, in order, and then hears every node to
 // its end. It gives false when the reader has seen enough.
 func (m *merged[M]) run(parts []*part[M], yield func(M, error) bool) bool {
+	h := &heads[M]{compare: m.compare}
 	for _, p := range parts {
-		p.next(m.isRecord, m.aside)
-	}
-	for range m.limit {
-		var first *part[M]
-		for _, p := range parts {
-			if p.ready && (first == nil || m.compare(p.head, first.head) < 0) {
-				first = p
-			}
+		if p.next(m.isRecord, m.aside); p.ready {
+			h.parts = append(h.parts, p)
 		}
-		if first == nil {
+	}
+	heap.Init(h)
+	for range m.limit {
+		if len(h.parts) == 0 {
 			break
 		}
+		first := h.parts[0]
 		if !yield(first.head, nil) {
 			return false
 		}
-		first.next(m.isRecord, m.aside)
+		if first.next(m.isRecord, m.aside); first.ready {
+			heap.Fix(h, 0)
+		} else {
+			heap.Pop(h)
+		}
 	}
 	for _, p := range parts {
 		for p.ready {
@@ -119,6 +123,23 @@ func (m *merged[M]) run(parts []*part[M], yield func(M, error) bool) bool {
 		}
 	}
 	return true
+}
+
+// heads is a heap of the parts that have a record, by that record.
+type heads[M any] struct {
+	parts   []*part[M]
+	compare func(a, b M) int
+}
+
+func (h *heads[M]) Len() int           { return len(h.parts) }
+func (h *heads[M]) Less(i, j int) bool { return h.compare(h.parts[i].head, h.parts[j].head) < 0 }
+func (h *heads[M]) Swap(i, j int)      { h.parts[i], h.parts[j] = h.parts[j], h.parts[i] }
+func (h *heads[M]) Push(p any)         { h.parts = append(h.parts, p.(*part[M])) }
+
+func (h *heads[M]) Pop() any {
+	last := h.parts[len(h.parts)-1]
+	h.parts = h.parts[:len(h.parts)-1]
+	return last
 }
 
 // failures are the nodes that did not answer, or not to the end.

@@ -40,11 +40,15 @@ func play[M any](ctx context.Context, f *fake, list []M) iter.Seq2[M, error] {
 			return
 		}
 		for _, m := range list {
-			select {
-			case <-ctx.Done():
+			if f.pause > 0 {
+				select {
+				case <-ctx.Done():
+				case <-time.After(f.pause):
+				}
+			}
+			if ctx.Err() != nil {
 				yield(none, ctx.Err())
 				return
-			case <-time.After(f.pause):
 			}
 			if !yield(m, nil) {
 				return
@@ -239,5 +243,30 @@ func TestPods(t *testing.T) {
 	}
 	if s := all[3].GetSummary(); s.GetMatched() != 4 || s.GetKnown() != 10 || len(s.GetNodes()) != 3 || s.GetNodes()[2].GetError() != "refused" {
 		t.Errorf("summary %v", s)
+	}
+}
+
+// BenchmarkFlows merges the answers of a hundred nodes, a hundred rows each.
+func BenchmarkFlows(b *testing.B) {
+	var cfg Config
+	for n := range 100 {
+		name := fmt.Sprint("n", n)
+		f := &fake{}
+		for i := range 100 {
+			f.flows = append(f.flows, flow(name, uint64(1000*(100-i)+n)))
+		}
+		f.flows = append(f.flows, total(name, 100, 1, 2))
+		cfg.Nodes = append(cfg.Nodes, Node{name, f})
+	}
+	r := New(cfg)
+	b.ReportAllocs()
+	for b.Loop() {
+		rows := 0
+		for range r.Flows(b.Context(), &pb.FlowsRequest{Limit: 10_000}) {
+			rows++
+		}
+		if rows != 10_001 {
+			b.Fatal(rows)
+		}
 	}
 }
