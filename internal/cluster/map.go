@@ -165,8 +165,11 @@ func (m *Map) pod(uid string) *owner {
 }
 
 // Container gives the name of one by the id that its runtime gave it, "" where
-// it has not been told of.
+// it has not been told of, also of nil.
 func (p *Pod) Container(id string) string {
+	if p == nil {
+		return ""
+	}
 	for i := range p.Containers {
 		if p.Containers[i].ID == id {
 			return p.Containers[i].Name

@@ -11,9 +11,9 @@ import (
 
 // again is why connections are looked at more than once.
 type again struct {
-	// Namespaces that were met; those that are another's now.
+	// Namespaces that were met; those of which it has become known whose they are.
 	spaces map[uint32]*space
-	moved  map[uint32]bool
+	moved  map[uint32]move
 	// As of which connections are, and how often the own pods have changed.
 	generation, version uint64
 	// Connections that began with a holder of an address that has gone, as far as
@@ -36,7 +36,7 @@ const (
 )
 
 func newAgain() again {
-	return again{spaces: map[uint32]*space{}, moved: map[uint32]bool{}, asked: map[event.Conn]int64{}}
+	return again{spaces: map[uint32]*space{}, moved: map[uint32]move{}, asked: map[event.Conn]int64{}}
 }
 
 // space is a network namespace, and whose it is.
@@ -46,6 +46,12 @@ type space struct {
 	generation, version uint64
 	// Whose it was when all connections were last looked at.
 	was string
+}
+
+// move is that a namespace is a pod's now, and was another's or nobody's.
+type move struct {
+	rebound bool
+	uid     string
 }
 
 // space gives a namespace as it is now: it was asked for, and nothing has
@@ -127,8 +133,8 @@ func (e *Enricher) movedSpaces() bool {
 	a.generation = generation
 	for netns, s := range a.spaces {
 		if uid, _ := e.cfg.Sandboxes.Pod(netns); uid != s.was && uid != "" {
+			a.moved[netns] = move{rebound: s.was != "", uid: uid}
 			s.was = uid
-			a.moved[netns] = true
 		}
 	}
 	return len(a.moved) > 0
@@ -141,19 +147,68 @@ func (e *Enricher) look(f *event.Flow, touched *cluster.Touched) {
 	if c.Reserved != [2]byte{} || f.Local == nil {
 		return
 	}
-	moved := len(e.again.moved) > 0 && e.again.moved[c.Netns]
-	if moved && f.Local.PodUID != "" && !e.is(f.Local.PodUID, e.again.spaces[c.Netns].was) {
+	to, moved := e.again.moved[c.Netns]
+	if to.rebound && f.Local.PodUID != "" && !e.is(f.Local.PodUID, to.uid) {
 		e.retire(c)
 		return
 	}
 	remote := touched.Address(c.Remote) || f.NAT != nil && touched.Address(f.NAT.Remote)
-	if !moved && !remote && !(touched.Pods() && touched.Pod(f.Local.PodUID)) {
+	local := moved || touched.Pods() && touched.Pod(f.Local.PodUID)
+	if !local && !remote {
 		return
 	}
-	e.identify(f)
+	switch {
+	case moved, f.Local.Class == event.ClassUnknown:
+		e.identify(f)
+	case local && !e.refit(f):
+		e.cfg.Flows.Carry(c)
+	default:
+		f.Remote = e.remote(f)
+	}
 	if remote && !f.Carried && e.succeeded(f) {
 		e.retire(c)
 	}
+}
+
+// refit tells more of a local end that is known: the process may have ended
+// since, and nobody can say again what it was. false: it is in another namespace.
+func (e *Enricher) refit(f *event.Flow) (here bool) {
+	was := f.Local
+	if was.Class != event.ClassPod {
+		if was.Zone != e.host.Zone {
+			f.Local = e.fitted(fit{was: was, base: e.host})
+		}
+		return true
+	}
+	told := e.cfg.Cluster.Pod(was.PodUID)
+	if told == nil {
+		return true
+	}
+	if f.Conn.Netns == e.cfg.Netns && !told.HostNetwork {
+		return false
+	}
+	f.Local = e.fitted(fit{was: was, base: e.cfg.Cluster.Identity(was.PodUID)})
+	return true
+}
+
+// fit is an identity, and what is known now of what it is of.
+type fit struct{ was, base *event.Identity }
+
+func (e *Enricher) fitted(k fit) *event.Identity {
+	id := e.fits.get(k)
+	if id != nil {
+		return id
+	}
+	made := *k.was
+	if made.Zone = k.base.Zone; k.was.Class == event.ClassPod {
+		made = *k.base
+		made.Container, made.Process, made.PID = k.was.Container, k.was.Process, k.was.PID
+		if name := e.cfg.Cluster.Pod(made.PodUID).Container(made.Container); name != "" {
+			made.Container = name
+		}
+	}
+	e.fits.put(k, &made)
+	return &made
 }
 
 // is tells whether two UIDs are one pod's: a static pod has two.

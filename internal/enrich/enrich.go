@@ -95,10 +95,11 @@ type Enricher struct {
 	host, node, unknown, nobody, external *event.Identity
 	parties                               *identities[party]
 	ends                                  *identities[end]
+	fits                                  *identities[fit]
 	// Pods of this node that the cluster has not told of, by UID, and Services that
 	// it tells no more of.
 	untold, past *identities[string]
-	kernel map[string]*event.Identity
+	kernel       map[string]*event.Identity
 	// Connections whose owner is not known, and in how many listings it was not.
 	pending    map[event.Conn]uint8
 	generation uint64
@@ -138,6 +139,7 @@ func (e *Enricher) settle(zone string) {
 	e.unknown = &event.Identity{Class: event.ClassUnknown, Node: node, Zone: zone}
 	e.parties = newIdentities[party](e.cfg.Identities)
 	e.ends = newIdentities[end](e.cfg.Identities)
+	e.fits = newIdentities[fit](e.cfg.Identities)
 	e.untold = newIdentities[string](e.cfg.Identities)
 	e.past = newIdentities[string](e.cfg.Identities)
 	e.kernel = map[string]*event.Identity{}

@@ -241,7 +241,8 @@ func TestLocalPod(t *testing.T) {
 		"with another container":              {netns: netnsA, group: groupA2, want: "pod/ns/a/side/curl", untold: "pod/" + short("9") + "/curl/a"},
 		"a process of another pod in it":      {netns: netnsA, group: groupB, want: "pod/ns/a/curl", untold: "pod/curl/a"},
 		"a process of the host in it":         {netns: netnsA, group: sshGroup, want: "pod/ns/a/curl", untold: "pod/curl/a"},
-		"a namespace that is nobody's yet":    {netns: netnsB, group: groupB, want: "unknown", untold: "unknown"},
+		"a namespace that is nobody's yet":    {netns: netnsB, group: groupB, want: "pod/ns/b/" + short("b") + "/curl", untold: "pod/" + short("b") + "/curl/b"},
+		"a namespace of who is elsewhere":     {netns: netnsB, group: groupA, want: "unknown", untold: "unknown"},
 		"a namespace that is nobody's":        {netns: netnsB, want: "unknown", untold: "unknown"},
 		"a pod with the host's network":       {netns: hostNetns, group: groupH, want: "pod/ns/h/agent/curl", untold: "pod/" + short("c") + "/curl/c"},
 		"another on the same node":            {netns: hostNetns, group: groupI, want: "pod/ns/i/" + short("d") + "/curl", untold: "pod/" + short("d") + "/curl/d"},
@@ -279,7 +280,7 @@ func TestLocalPod(t *testing.T) {
 		if got := said(f.Local); !c.carried && got != c.want || f.Carried != c.carried {
 			t.Errorf("%s: %s, carried %v, want %s, %v", name, got, f.Carried, c.want, c.carried)
 		}
-		if c.netns == netnsB && c.group != 0 && n.boxes.learnt[netnsB] != uidB {
+		if c.netns == netnsB && c.group == groupB && n.boxes.learnt[netnsB] != uidB {
 			t.Errorf("%s: nobody learnt whose it is", name)
 		}
 	}
@@ -314,5 +315,82 @@ func TestPodIsWhole(t *testing.T) {
 	}
 	if diff := cmp.Diff(&copied, before); diff != "" || before == f.Local {
 		t.Error("an identity was changed", diff)
+	}
+}
+
+// A pod is gone, and so are its process, its socket, its group and its namespace:
+// its connections are still its own, and the cluster's late words find them.
+func TestAPodThatIsGone(t *testing.T) {
+	for name, bound := range map[string]bool{"known by its namespace": true, "by its group alone": false} {
+		n := newNode(t)
+		a := podChange(uidA, "a", "10.1.0.7")
+		a.Pod.Containers = []cluster.Container{{Name: "main", ID: hex64("a")}}
+		if !bound {
+			delete(n.boxes.pods, netnsA)
+		}
+		f := n.talk(netnsA, "10.1.0.7", "198.51.100.1", 443)
+		f.Cookie, f.Cgroup = 7, groupA
+		n.socks.owners[7] = owner(31, "curl", 0, true)
+		n.seen(f)
+		clear(n.socks.owners)
+		clear(n.boxes.pods)
+		n.boxes.generation++
+		n.cfg.Cgroups = groups{}
+		want := "pod/ns/a/main/curl"
+		check := func(when string) {
+			t.Helper()
+			if got := said(f.Local); got != want || f.Local.PID != 31 {
+				t.Errorf("%s, %s: %s", name, when, got)
+			}
+		}
+		n.tell(a)
+		check("told of afterwards")
+		n.tell(n.podGone(uidA))
+		n.tell(nodeChange("n1", "z1", "192.0.2.1"))
+		check("gone")
+		if f.Local.Zone != "z1" {
+			t.Errorf("%s: zone %q", name, f.Local.Zone)
+		}
+		n.seen(f)
+		check("asked again")
+		n.now += 1000
+		n.tell(nodeChange("n2", "z2", "192.0.2.2"))
+		if n.seen(f); n.m.Pod(uidA) != nil || said(f.Local) != want {
+			t.Errorf("%s, forgotten: %s", name, said(f.Local))
+		}
+		if len(n.table.retired) != 0 {
+			t.Errorf("%s: retired", name)
+		}
+	}
+}
+
+// A pod with the host's network is gone with its group.
+func TestAHostNetworkPodThatIsGone(t *testing.T) {
+	n := newNode(t)
+	n.tell(podChange(uidH, "h", ""))
+	f := n.talk(hostNetns, "192.0.2.1", "198.51.100.1", 443)
+	f.Cookie, f.Cgroup = 7, groupH
+	n.socks.owners[7] = owner(31, "curl", 0, true)
+	n.seen(f)
+	clear(n.socks.owners)
+	n.cfg.Cgroups = groups{}
+	n.tell(n.podGone(uidH), nodeChange("n1", "z1", "192.0.2.1"))
+	if n.seen(f); said(f.Local) != "pod/ns/h/"+hex64("c")+"/curl" || f.Local.Zone != "z1" {
+		t.Errorf("it is %s", said(f.Local))
+	}
+}
+
+// What is known of a process of the host is not looked for again when its node's
+// zone is told.
+func TestZoneOfTheHost(t *testing.T) {
+	n := newNode(t)
+	f := n.talk(hostNetns, "192.0.2.1", "198.51.100.1", 443)
+	f.Cookie, f.Cgroup = 7, sshGroup
+	n.socks.owners[7] = owner(31, "sshd", 0, true)
+	n.seen(f)
+	clear(n.socks.owners)
+	n.tell(nodeChange("n1", "z1", "192.0.2.1"))
+	if said(f.Local) != "host/ssh.service/sshd" || f.Local.Zone != "z1" || f.Local.PID != 31 {
+		t.Errorf("it is %s in %q", said(f.Local), f.Local.Zone)
 	}
 }

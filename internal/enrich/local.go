@@ -39,6 +39,9 @@ func (e *Enricher) local(f *event.Flow, o socket.Owner, known bool) *event.Ident
 	}
 	info := e.group(p.cgroup)
 	if info == nil {
+		if was := f.Local; was != nil && was.Class == event.ClassPod && f.Conn.Netns == e.cfg.Netns {
+			return was // its group is gone
+		}
 		p.cgroup = 0 // another time it may be found
 		info = nothing
 	}
@@ -50,6 +53,14 @@ func (e *Enricher) local(f *event.Flow, o socket.Owner, known bool) *event.Ident
 		case in == undecided:
 			return e.unknown
 		case pod.base != nil:
+			if was := f.Local; was != nil && was.Class == event.ClassPod && e.is(was.PodUID, pod.uid) {
+				if pod.base.Pod == "" && was.Pod != "" {
+					return was // the cluster has forgotten it
+				}
+				if !known && info == nothing {
+					return e.fitted(fit{was: was, base: pod.base}) // its process has ended
+				}
+			}
 			return e.podParty(p, pod, info)
 		case info.PodUID != "":
 			// Of another node's pod, or of one that has entered this namespace.
@@ -71,8 +82,10 @@ func (e *Enricher) group(id uint64) *cgroup.Info {
 	if e.cfg.Cgroups == nil || id == 0 {
 		return nil
 	}
-	info, _ := e.cfg.Cgroups.Info(id)
-	return info
+	if info, ok := e.cfg.Cgroups.Info(id); ok {
+		return info
+	}
+	return nil
 }
 
 // whereabouts of a connection's pod.
@@ -98,18 +111,7 @@ func (e *Enricher) podOf(f *event.Flow, info *cgroup.Info) (pod, whereabouts) {
 	boxes := e.cfg.Sandboxes
 	netns := f.Conn.Netns
 	if netns != e.cfg.Netns {
-		s := e.again.space(e, netns)
-		if s.pod.base != nil {
-			return s.pod, here
-		}
-		if info.PodUID == "" || !boxes.Own(info.Path) {
-			return pod{}, here
-		}
-		boxes.Learn(netns, info.Path)
-		if uid, ok := boxes.Pod(netns); ok {
-			return e.podBy(uid), here
-		}
-		return pod{}, undecided
+		return e.podIn(f, info)
 	}
 	if info.PodUID == "" || !boxes.Own(info.Path) {
 		return pod{}, here
@@ -120,6 +122,38 @@ func (e *Enricher) podOf(f *event.Flow, info *cgroup.Info) (pod, whereabouts) {
 		}
 	} else if other, ok := boxes.Netns(info.PodUID); ok && other != netns {
 		return pod{}, elsewhere
+	}
+	return e.podBy(info.PodUID), here
+}
+
+// podIn gives the pod whose namespace a connection is in. One that was told is
+// kept when the namespace has gone, or has become another's.
+func (e *Enricher) podIn(f *event.Flow, info *cgroup.Info) (pod, whereabouts) {
+	boxes, netns := e.cfg.Sandboxes, f.Conn.Netns
+	s := e.again.space(e, netns)
+	if was := f.Local; was != nil && was.Class == event.ClassPod && (s.pod.base == nil || s.was != s.pod.uid) {
+		if e.is(was.PodUID, info.PodUID) {
+			return e.podBy(info.PodUID), here
+		}
+		return e.podBy(was.PodUID), here
+	}
+	if s.pod.base != nil {
+		return s.pod, here
+	}
+	if info.PodUID == "" || !boxes.Own(info.Path) {
+		return pod{}, here
+	}
+	boxes.Learn(netns, info.Path)
+	if uid, ok := boxes.Pod(netns); ok {
+		return e.podBy(uid), here
+	}
+	if _, elsewhere := boxes.Netns(info.PodUID); elsewhere {
+		return pod{}, undecided
+	}
+	// A pod may end before it is known where it was. It was in some namespace of
+	// its own, and this is one that nobody has.
+	if told := e.cfg.Cluster.Pod(info.PodUID); told != nil && told.HostNetwork {
+		return pod{}, undecided
 	}
 	return e.podBy(info.PodUID), here
 }

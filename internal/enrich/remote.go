@@ -27,6 +27,9 @@ func (e *Enricher) remote(f *event.Flow) *event.Identity {
 		}
 		return e.external
 	}
+	if isNobodys(&c.Remote) {
+		return e.nobody
+	}
 	if c.Remote == c.Local || isLoopback(&c.Remote) {
 		return e.itself(f)
 	}
@@ -126,7 +129,7 @@ func (e *Enricher) holder(f *event.Flow, a *cluster.Address, ip event.IP) *event
 	switch {
 	case wasNamed(f, ip):
 		return f.Remote
-	case m.Synced():
+	case m.Synced() && !isLinkLocal(&ip):
 		return e.external
 	}
 	return e.nobody
@@ -199,8 +202,22 @@ func (e *Enricher) intoEnd(k end) *event.Identity {
 }
 
 func isLoopback(ip *event.IP) bool {
-	if *(*[12]byte)(ip[:12]) == ([12]byte{10: 0xff, 11: 0xff}) {
+	if isIPv4(ip) {
 		return ip[12] == 127
 	}
 	return *ip == event.IP{15: 1}
 }
+
+// isNobodys: the address of who has none yet, of a group, or of all.
+func isNobodys(ip *event.IP) bool {
+	if isIPv4(ip) {
+		return ip[12]>>4 == 0xe || *(*[4]byte)(ip[12:]) == ([4]byte{}) || *(*[4]byte)(ip[12:]) == ([4]byte{255, 255, 255, 255})
+	}
+	return ip[0] == 0xff || *ip == event.IP{}
+}
+
+// isLinkLocal: who has it is not far, whoever it is. Of IPv4 these are clouds'
+// own servers.
+func isLinkLocal(ip *event.IP) bool { return ip[0] == 0xfe && ip[1]>>6 == 2 }
+
+func isIPv4(ip *event.IP) bool { return *(*[12]byte)(ip[:12]) == [12]byte{10: 0xff, 11: 0xff} }
