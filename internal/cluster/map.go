@@ -228,8 +228,11 @@ func (m *Map) setPod(c *Change) {
 		return
 	}
 	ips := p.IPs
-	if p.HostNetwork {
+	switch {
+	case p.HostNetwork:
 		ips = nil
+	case len(ips) == 0 && p.over():
+		ips = o.ips // those that it had
 	}
 	m.lose(o, ips, c.At)
 	m.unname(o)
@@ -270,7 +273,7 @@ func (m *Map) lose(o *owner, now []event.IP, at int64) {
 // behind: what was told is older than what is known. Nothing says so but what
 // never goes back.
 func behind(p, known *Pod) bool {
-	return known.over() && !p.over() || len(known.IPs) > 0 && len(p.IPs) == 0 || known.Networked > 0 && p.Networked <= 0
+	return !p.over() && (known.over() || len(known.IPs) > 0 && len(p.IPs) == 0 || known.Networked > 0 && p.Networked <= 0)
 }
 
 // alike: nobody who talks to the pod, or is in it, would be told otherwise.

@@ -75,6 +75,7 @@ func TestHolder(t *testing.T) {
 		"its node's address":            {[]Change{tell(host, 11), node}, map[float64]string{60: "n9"}},
 		"a pod of its node, alone":      {[]Change{tell(host, 11)}, map[float64]string{60: ""}},
 		"ended, not followed":           {[]Change{tell(a, 11), tell(a.endedAt(100), 103)}, map[float64]string{99: "a", 100.9: "a", 101: "?"}},
+		"ended, and says no address":    {[]Change{tell(a, 11), tell(pod("a", 10).endedAt(100), 103)}, map[float64]string{100.9: "a", 101: "?"}},
 		"its end told within a second":  {[]Change{tell(a, 11), tell(a.endedAt(100), 100.4)}, map[float64]string{100.3: "a", 100.4: "?"}},
 		"gone without an end":           {[]Change{tell(a, 11), gone("a", 100.4)}, map[float64]string{100.3: "a", 100.4: "?"}},
 		"ended by a clock that is fast": {[]Change{tell(a, 11), tell(a.endedAt(5000), 103)}, map[float64]string{102: "a", 103: "?"}},

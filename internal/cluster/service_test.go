@@ -11,8 +11,11 @@ import (
 	"github.com/orb8/orb8/internal/event"
 )
 
-func serviceTold(name string, headless bool, port, nodePort uint16, ips ...string) Change {
-	s := &Service{Namespace: "ns", Name: name, Headless: headless, Ports: []Port{{Protocol: event.TCP, Port: port, NodePort: nodePort}}}
+// ports are a Service's port and the nodes' that leads to it.
+type ports struct{ port, node uint16 }
+
+func serviceTold(name string, headless bool, p ports, ips ...string) Change {
+	s := &Service{Namespace: "ns", Name: name, Headless: headless, Ports: []Port{{Protocol: event.TCP, Port: p.port, NodePort: p.node}}}
 	for _, a := range ips {
 		s.IPs = append(s.IPs, ip(a))
 	}
@@ -51,7 +54,7 @@ func TestServices(t *testing.T) {
 			t.Errorf("%s: %q, want %q", what, got, want)
 		}
 	}
-	tell(serviceTold("web", false, 80, 30080, "10.96.0.1", "203.0.113.1"), serviceTold("db", true, 5432, 0))
+	tell(serviceTold("web", false, ports{80, 30080}, "10.96.0.1", "203.0.113.1"), serviceTold("db", true, ports{5432, 0}))
 	expect("its address", front("10.96.0.1", 80), "ns/web")
 	expect("another of its addresses", front("203.0.113.1", 80), "ns/web")
 	expect("another port", front("10.96.0.1", 81), "")
@@ -78,28 +81,28 @@ func TestServices(t *testing.T) {
 	expect("in another slice", headless("10.1.0.1", 5432), "ns/db")
 	expect("in none", headless("10.1.0.2", 5432), "")
 	// Of several Services there is no telling.
-	tell(serviceTold("both", true, 5432, 0), endpoints("both-1", "both", 0, "10.1.0.1"))
+	tell(serviceTold("both", true, ports{5432, 0}), endpoints("both-1", "both", 0, "10.1.0.1"))
 	expect("of two", headless("10.1.0.1", 5432), "")
 	expect("at all ports", headless("10.1.0.1", 1), "ns/both")
 	tell(removed(KindEndpoints, "ns/both-1"))
 	expect("of one again", headless("10.1.0.1", 5432), "ns/db")
-	tell(serviceTold("thief", false, 80, 0, "203.0.113.1"))
+	tell(serviceTold("thief", false, ports{80, 0}, "203.0.113.1"))
 	expect("an address of two", front("203.0.113.1", 80), "")
 	tell(removed(KindService, "ns/thief"))
 	expect("an address of one again", front("203.0.113.1", 80), "ns/web")
 	// The Service is told of after its endpoints, changes, and goes before them.
 	tell(endpoints("late-1", "late", 1, "10.1.0.5"))
 	expect("not told of", headless("10.1.0.5", 1), "")
-	if !tell(serviceTold("late", true, 1, 0)).All {
+	if !tell(serviceTold("late", true, ports{1, 0})).All {
 		t.Error("nobody is told of it")
 	}
 	expect("told of", headless("10.1.0.5", 1), "ns/late")
-	tell(serviceTold("late", false, 1, 0, "10.96.0.9"))
+	tell(serviceTold("late", false, ports{1, 0}, "10.96.0.9"))
 	expect("with an address", headless("10.1.0.5", 1), "")
-	tell(serviceTold("web", false, 8000, 0, "10.96.0.1"))
+	tell(serviceTold("web", false, ports{8000, 0}, "10.96.0.1"))
 	expect("the old port", front("10.96.0.1", 80)+front("203.0.113.1", 80)+called(m.NodePort(30080, event.TCP)), "")
 	expect("the new port", front("10.96.0.1", 8000), "ns/web")
-	if tell(serviceTold("web", false, 8000, 0, "10.96.0.1"), endpoints("web-1", "web", 8080, "10.1.0.1")).Any() {
+	if tell(serviceTold("web", false, ports{8000, 0}, "10.96.0.1"), endpoints("web-1", "web", 8080, "10.1.0.1")).Any() {
 		t.Error("nothing new touches")
 	}
 	for _, name := range []string{"web", "db", "late", "both", "odd"} {
