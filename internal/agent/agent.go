@@ -89,11 +89,11 @@ func (a *Agent) open() (err error) {
 	if a.tap, err = flow.Open(tap); err != nil {
 		return err
 	}
-	root := "/"
-	if boxes := a.kube.sandboxes(); boxes != nil {
-		root = boxes.NodeRoot()
+	entered := a.spaces
+	if a.cfg.Netns == netnsEnds {
+		entered = nil
 	}
-	a.who.openSockets(&a.cfg, a.spaces, root)
+	a.who.openSockets(&a.cfg, entered, a.kube.sandboxes())
 	if a.spaces != nil {
 		a.spaces.open(a.tap, a.who.groups)
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/orb8/orb8/internal/enrich"
 	"github.com/orb8/orb8/internal/netns"
 	"github.com/orb8/orb8/internal/probe/socket"
+	"github.com/orb8/orb8/internal/sandbox"
 	"github.com/orb8/orb8/internal/store"
 )
 
@@ -45,10 +46,15 @@ func openIdentity(cfg *Config) *identity {
 	return i
 }
 
-// openSockets opens what knows who holds them. spaces is nil when only the own
-// namespace is watched; node is the cgroup that is all of the node.
-func (i *identity) openSockets(cfg *Config, spaces *namespaces, node string) {
+// openSockets opens what knows who holds them. spaces is nil when no other
+// namespace can be entered, boxes outside of Kubernetes.
+func (i *identity) openSockets(cfg *Config, spaces *namespaces, boxes *sandbox.Sandboxes) {
 	sockets := socket.Config{Cgroup: cfg.Cgroup, Log: cfg.Log}
+	node := "/"
+	if boxes != nil {
+		node = boxes.NodeRoot()
+		sockets.AllProcesses = boxes.AllProcesses()
+	}
 	switch {
 	case cfg.Cgroup == cgroupNone:
 		sockets.Cgroup = ""

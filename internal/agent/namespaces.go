@@ -5,7 +5,6 @@ package agent
 import (
 	"context"
 	"log/slog"
-	"path"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -53,11 +52,11 @@ func (n *namespaces) follow(cfg *flow.Config) {
 	cfg.Stranger = n.watcher.Look
 	cfg.Gone = func(inode uint32) {
 		// In this order: the next namespace may have the same number at once.
-		if n.process != nil {
-			_ = n.process.Forget(inode) // an exec there is told once more, no harm
-		}
 		if n.boxes != nil {
 			n.boxes.Forget(inode)
+		}
+		if n.process != nil {
+			_ = n.process.Forget(inode) // an exec there is told once more, no harm
 		}
 		n.watcher.Forget(inode)
 	}
@@ -72,7 +71,7 @@ func (n *namespaces) open(tap *flow.Tap, groups *cgroup.Resolver) {
 		cfg.NewCgroup = groups.Remember
 	}
 	if n.boxes != nil && groups != nil {
-		cfg.Node = process.Group{ID: groups.ID(n.boxes.NodeRoot()), Level: depth(n.boxes.NodeRoot())}
+		cfg.Node.ID, cfg.Node.Level = n.boxes.NodeGroup()
 		cfg.NewCgroup = func(id uint64, path string) {
 			groups.Remember(id, path)
 			n.boxes.Made(path)
@@ -95,14 +94,6 @@ func (n *namespaces) know(inode uint32) {
 	if err := n.process.Know(inode); err != nil {
 		n.log.Debug("namespace not noted", "netns", inode, "error", err)
 	}
-}
-
-// depth is how many groups are above one.
-func depth(group string) (level uint32) {
-	for ; group != "/"; group = path.Dir(group) {
-		level++
-	}
-	return level
 }
 
 // exec is called for each process that execs where that is not known yet.
