@@ -130,7 +130,7 @@ static __noinline int blame_quoted(struct __sk_buff *skb, void *table, struct pa
 static __noinline int read_sender(struct __sk_buff *skb, struct flow_value *v, struct flow_key *key)
 {
 	v->sender = judge(skb, key, skb->cb[CB_FORWARDS]);
-	if (v->sender != SENDER_OWN)
+	if (v->sender == SENDER_FOREIGN)
 		return 0;
 	v->cookie = bpf_get_socket_cookie(skb);
 	v->cgroup = bpf_skb_cgroup_id(skb);

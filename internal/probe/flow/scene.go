@@ -161,8 +161,9 @@ func address(a netlink.Addr) (event.IP, bool) {
 
 // The kernel's enum sender.
 const (
-	senderUnknown = 0
-	senderOwn     = 1
+	senderUnknown    = 0
+	senderOwn        = 1
+	senderTranslated = 3
 )
 
 const igmp event.Protocol = 2
@@ -182,6 +183,8 @@ func (sc *scene) place(c *event.Conn, sender uint8, tagged bool) event.Place {
 		return event.PlaceOwn
 	case sender == senderUnknown:
 		return event.PlaceUndecided
+	case sender == senderTranslated && !(sc.tunnels && c.Protocol == event.UDP):
+		return event.PlaceOwn
 	case sc.forwards, sc.tunnels && c.Protocol == event.UDP:
 		return event.PlaceCarried
 	}
