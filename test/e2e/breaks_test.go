@@ -128,6 +128,7 @@ func apiServerDown(t *testing.T, s *scene) {
 	})
 	t.Logf("the API server was ready %v after its start; the names were there %v later", ready.Sub(up).Round(time.Millisecond), time.Since(ready).Round(time.Millisecond))
 	s.waitForAgents(t)
+	t.Logf("all agents were ready %v after the API server", time.Since(ready).Round(time.Millisecond))
 }
 
 // during says what is wrong with the connections of a view that began after a

@@ -31,6 +31,7 @@ func TestCluster(t *testing.T) {
 	t.Run("rows", func(t *testing.T) { runRows(t, c, false) })
 	t.Run("names over the run", watch.judge)
 	t.Run("API requests", func(t *testing.T) { checkRequests(t, c, settled) })
+	t.Run("nothing is lost or unaccounted", func(t *testing.T) { checkAccounts(t, c) })
 	for _, r := range []struct {
 		name string
 		run  func(*testing.T, *scene)

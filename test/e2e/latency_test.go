@@ -50,15 +50,15 @@ func nameLatency(t *testing.T, s *scene) {
 	stop := s.watchShown(shown)
 	ask := s.pollNames(named, server.ip)
 	var packets sync.Map // by pod: when its first packet left
-	for batch := range latencyPods / 6 {
+	for batch := range latencyPods / 3 {
 		var pods []object
-		for i := range 6 {
-			name := fmt.Sprintf("p%d", batch*6+i)
-			pods = append(pods, bare(s.ns, name, podSpec(place{node: 1 + i%3}, container("main", "/bin/traffic", "send", "-to", server.ip+":7000", "-linger", "3s"))))
+		for i := range 3 {
+			name := fmt.Sprintf("p%d", batch*3+i)
+			pods = append(pods, bare(s.ns, name, podSpec(place{node: 1 + i}, container("main", "/bin/traffic", "send", "-to", server.ip+":7000", "-linger", "3s"))))
 		}
 		s.apply(t, pods...)
-		for i := range 6 {
-			name := fmt.Sprintf("p%d", batch*6+i)
+		for i := range 3 {
+			name := fmt.Sprintf("p%d", batch*3+i)
 			packets.Store(name, time.Unix(0, s.said(s.ns, name).StartedNS))
 		}
 	}

@@ -88,3 +88,40 @@ func checkRequests(t *testing.T, c *cluster, settled time.Time) {
 		}
 	}
 }
+
+// checkAccounts reads the agents' own audit: what an interface counted, the tap
+// did, and no stage lost anything.
+func checkAccounts(t *testing.T, c *cluster) {
+	out, _, err := c.ask("status", "-o", "json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(out) {
+		type direction struct {
+			UnaccountedBytes   uint64 `json:"unaccounted_bytes"`
+			UnaccountedPackets uint64 `json:"unaccounted_packets"`
+		}
+		var node struct {
+			Node          string
+			Healthy       bool
+			EventsDropped uint64 `json:"events_dropped"`
+			Notes         []string
+			Interfaces    []struct {
+				Interface, NetnsName, State string
+				Ingress, Egress             direction
+			}
+		}
+		if err := json.Unmarshal([]byte(line), &node); err != nil {
+			t.Fatal(err)
+		}
+		if !node.Healthy || node.EventsDropped > 0 {
+			t.Errorf("%s: healthy %v, %d events dropped", node.Node, node.Healthy, node.EventsDropped)
+		}
+		t.Logf("%s: %d interfaces; notes: %q", node.Node, len(node.Interfaces), node.Notes)
+		for _, i := range node.Interfaces {
+			if i.Ingress != (direction{}) || i.Egress != (direction{}) {
+				t.Errorf("%s: %s (%s): unaccounted in %+v, out %+v", node.Node, i.Interface, i.State, i.Ingress, i.Egress)
+			}
+		}
+	}
+}
