@@ -37,6 +37,9 @@ func FuzzFlow(f *testing.F) {
 		if record.GetLocal() != nil {
 			record.Local.Process, record.Local.Unit = name, name
 		}
+		if record.GetRemote() != nil {
+			record.Remote.Service, record.Remote.Pod = name, name
+		}
 		record.Node, record.State = name, name
 		var out bytes.Buffer
 		if err := FlowJSON(&out, &record); err != nil {
@@ -49,6 +52,43 @@ func FuzzFlow(f *testing.F) {
 		out.Reset()
 		table := NewFlowTable(Style{Human: human, Wide: len(name)%2 == 0, Width: width % 500}, true)
 		table.Add(&record, Rate{})
+		if err := table.Flush(&out); err != nil {
+			t.Fatal(err)
+		}
+		checkLines(t, out.String(), 2)
+	})
+}
+
+func FuzzPod(f *testing.F) {
+	for _, r := range []*orb8v1.PodRecord{
+		{},
+		{Namespace: "shop", Name: "web-0", Phase: "Running", Ips: []string{"10.1.2.3", "fd00::1"}, CreatedNs: 1, Workload: &orb8v1.Workload{Kind: "StatefulSet", Name: "web"}},
+		{Containers: []*orb8v1.PodContainer{{}, {Name: "a", Id: "0"}}, Labels: map[string]string{"a\n": "\x1b"}, DeletedNs: -1 << 63},
+	} {
+		b, err := proto.Marshal(r)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b, "\x1b[31m", true, 80)
+		f.Add(b, "a b\n\u202e", false, 0)
+	}
+	f.Fuzz(func(t *testing.T, b []byte, name string, human bool, width int) {
+		var pod orb8v1.PodRecord
+		if proto.Unmarshal(b, &pod) != nil {
+			return
+		}
+		pod.Name, pod.Phase, pod.Node = name, name, name
+		var out bytes.Buffer
+		if err := PodJSON(&out, &pod); err != nil {
+			t.Fatal(err)
+		}
+		checkLines(t, out.String(), 1)
+		if !json.Valid(out.Bytes()) {
+			t.Errorf("not JSON: %s", &out)
+		}
+		out.Reset()
+		table := NewPodTable(Style{Human: human, Wide: len(name)%2 == 0, Width: width % 500})
+		table.Add(&pod)
 		if err := table.Flush(&out); err != nil {
 			t.Fatal(err)
 		}

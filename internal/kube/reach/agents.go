@@ -31,33 +31,43 @@ const (
 
 // Agents lists the agents, one a node, by the name of the node.
 func (c *Cluster) Agents(ctx context.Context) ([]Agent, error) {
-	byNode := map[string]pod{}
+	found := fleet{}
 	for next := ""; ; {
 		page, err := c.page(ctx, next)
 		if err != nil {
 			return nil, err
 		}
-		for _, p := range page.Items {
-			node := p.node()
-			if before, ok := byNode[node]; !ok || p.rank() > before.rank() || p.rank() == before.rank() && p.Metadata.CreationTimestamp.After(before.Metadata.CreationTimestamp) {
-				byNode[node] = p
-			}
-		}
+		found.add(page.Items)
 		next = page.Metadata.Continue
-		if next == "" || len(byNode) >= maxAgents {
+		if next == "" || len(found) >= maxAgents {
 			break
 		}
 	}
-	if len(byNode) == 0 {
+	if len(found) == 0 {
 		return nil, failure(c.kubectl+" apply -k deploy/overlays/default to deploy them, or orb8 --agent-namespace NAMESPACE status",
 			"no agents found in namespace %s of %s (pods with the label %s)", c.namespace, c.name, Label)
 	}
-	agents := make([]Agent, 0, len(byNode))
-	for node, p := range byNode {
-		agents = append(agents, Agent{Namespace: c.namespace, Pod: p.Metadata.Name, Node: node, Problem: p.problem()})
+	return found.agents(c.namespace), nil
+}
+
+// fleet is the pod to ask on each node.
+type fleet map[string]pod
+
+func (f fleet) add(pods []pod) {
+	for _, p := range pods {
+		if before, ok := f[p.node()]; !ok || p.before(&before) {
+			f[p.node()] = p
+		}
+	}
+}
+
+func (f fleet) agents(namespace string) []Agent {
+	agents := make([]Agent, 0, len(f))
+	for node, p := range f {
+		agents = append(agents, Agent{Namespace: namespace, Pod: p.Metadata.Name, Node: node, Problem: p.problem()})
 	}
 	slices.SortFunc(agents, func(a, b Agent) int { return strings.Compare(a.Node, b.Node) })
-	return agents, nil
+	return agents
 }
 
 // podList is what is read of the API server's answer.
@@ -98,8 +108,15 @@ type pod struct {
 // node is where the pod is; one that has none yet stands for itself.
 func (p *pod) node() string { return cmp.Or(p.Spec.NodeName, "of pod "+p.Metadata.Name) }
 
-// rank tells which of several pods of one node is asked, as while a new version
+// before tells which of two pods of one node is asked, as while a new version
 // takes the place of the old.
+func (p *pod) before(o *pod) bool {
+	if p.rank() != o.rank() {
+		return p.rank() > o.rank()
+	}
+	return p.Metadata.CreationTimestamp.After(o.Metadata.CreationTimestamp)
+}
+
 func (p *pod) rank() int {
 	switch {
 	case p.ready() && p.Metadata.DeletionTimestamp == nil:
