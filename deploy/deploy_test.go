@@ -199,7 +199,7 @@ func checkRole(t *testing.T, m manifests) {
 			}
 		}
 	}
-	want := []string{"endpointslices", "jobs", "nodes", "pods", "replicasets", "services"}
+	want := []string{"endpointslices", "jobs", "nodes", "pods", "replicasets", "services", "statefulsets"}
 	if got := slices.Sorted(maps.Keys(listed)); !slices.Equal(got, want) {
 		t.Errorf("lists and watches %v, want %v", got, want)
 	}

@@ -233,7 +233,7 @@ func listOf(path string) runtime.Object {
 		return &corev1.NodeList{}
 	case "/apis/discovery.k8s.io/v1/endpointslices":
 		return &discoveryv1.EndpointSliceList{}
-	case "/apis/apps/v1/replicasets", "/apis/batch/v1/jobs":
+	case "/apis/apps/v1/replicasets", "/apis/apps/v1/statefulsets", "/apis/batch/v1/jobs":
 		return &metav1.PartialObjectMetadataList{}
 	}
 	return nil

@@ -269,7 +269,7 @@ func TestAway(t *testing.T) {
 			for path := range s.objects {
 				s.broken[path] = code
 			}
-			for _, path := range []string{"/apis/apps/v1/replicasets", "/apis/batch/v1/jobs"} {
+			for _, path := range []string{"/apis/apps/v1/replicasets", "/apis/apps/v1/statefulsets", "/apis/batch/v1/jobs"} {
 				s.broken[path] = code
 			}
 		})

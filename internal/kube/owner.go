@@ -43,7 +43,7 @@ func (r *ref) top() bool {
 
 // watched tells that the watch of the cluster tells of it by itself.
 func (r *ref) watched() bool {
-	return r.is("apps", "ReplicaSet") || r.is("batch", "Job") || r.is("", "Pod")
+	return r.is("apps", "ReplicaSet") || r.is("apps", "StatefulSet") || r.is("batch", "Job") || r.is("", "Pod")
 }
 
 // controller is the owner that made an object, or the only owner there is. A

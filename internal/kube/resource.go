@@ -54,6 +54,7 @@ const (
 	endpointSlices = "endpointslices"
 	nodes          = "nodes"
 	replicaSets    = "replicasets"
+	statefulSets   = "statefulsets"
 	jobs           = "jobs"
 )
 
@@ -88,6 +89,9 @@ func resources(cfg *Config) []*resource {
 	}, &resource{
 		name: replicaSets, plural: "replicasets.apps", missing: "a Deployment's pods are told as their ReplicaSet's",
 		read: c.readOwner, page: pageSize, path: "/apis/apps/v1/replicasets",
+	}, &resource{
+		name: statefulSets, plural: "statefulsets.apps", missing: "a LeaderWorkerSet's pods are told as their StatefulSet's",
+		read: c.readOwner, page: pageSize, path: "/apis/apps/v1/statefulsets",
 	}, &resource{
 		name: jobs, plural: "jobs.batch", missing: "a CronJob's pods are told as their Job's",
 		read: c.readOwner, page: pageSize, path: "/apis/batch/v1/jobs",

@@ -19,7 +19,8 @@ const mostOwners = 8
 type workloads struct {
 	inbox   *cluster.Inbox
 	lookups *lookups
-	// The watches of the whole cluster tell of ReplicaSets, Jobs and pods.
+	// The watches of the whole cluster tell of ReplicaSets, StatefulSets, Jobs and
+	// pods.
 	all bool
 
 	mu     sync.Mutex
