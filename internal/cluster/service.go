@@ -106,13 +106,15 @@ func (a *Address) Endpoint(port uint16, protocol event.Protocol) bool {
 	return false
 }
 
-// APIServer tells that an endpoint is the cluster's API server.
+// APIServer tells that an endpoint is the cluster's API server. Port and
+// protocol 0: whether one is at the address, at any port.
 func (a *Address) APIServer(port uint16, protocol event.Protocol) bool {
 	if a == nil {
 		return false
 	}
 	for i := range a.backends {
-		if d := &a.backends[i]; d.leads(port, protocol) && d.service.identity.Service == apiServer {
+		d := &a.backends[i]
+		if (port == 0 && protocol == 0 || d.leads(port, protocol)) && d.service.identity.Service == apiServer {
 			return true
 		}
 	}

@@ -121,7 +121,7 @@ func TestAPIServer(t *testing.T) {
 	m.Apply([]Change{{Kind: KindEndpoints, Key: "default/kubernetes", Endpoints: &Endpoints{
 		Namespace: "default", Service: "kubernetes", IPs: []event.IP{ip("192.0.2.3")}, Ports: []Port{{Protocol: event.TCP, Port: 6443}},
 	}}}, true)
-	if a := m.At(ip("192.0.2.3")); !a.APIServer(6443, event.TCP) || a.APIServer(22, event.TCP) {
+	if a := m.At(ip("192.0.2.3")); !a.APIServer(6443, event.TCP) || a.APIServer(22, event.TCP) || !a.APIServer(0, 0) || m.At(ip("192.0.2.4")).APIServer(0, 0) {
 		t.Error("who is the API server")
 	}
 }

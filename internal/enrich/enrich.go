@@ -93,9 +93,11 @@ type Enricher struct {
 	cfg Config
 	// The machine itself, its addresses, who cannot be told here, and elsewhere.
 	host, node, unknown, nobody, external *event.Identity
-	parties                               *identities[party]
-	ends                                  *identities[end]
-	fits                                  *identities[fit]
+	// Where neither a node nor a pod has its address.
+	apiServer *event.Identity
+	parties   *identities[party]
+	ends      *identities[end]
+	fits      *identities[fit]
 	// Pods of this node that the cluster has not told of, by UID, and Services that
 	// it tells no more of.
 	untold, past *identities[string]
@@ -126,6 +128,8 @@ func New(cfg Config) *Enricher {
 		external: &event.Identity{Class: event.ClassExternal},
 		pending:  map[event.Conn]uint8{},
 		again:    newAgain(),
+
+		apiServer: &event.Identity{Class: event.ClassAPIServer},
 	}
 	e.settle("")
 	return e

@@ -127,6 +127,8 @@ func (e *Enricher) holder(f *event.Flow, a *cluster.Address, ip event.IP) *event
 		return s // another port of it, or an echo
 	}
 	switch {
+	case a.APIServer(0, 0):
+		return e.apiServer // no node: a load balancer, or a control plane that hides
 	case wasNamed(f, ip):
 		return f.Remote
 	case m.Synced() && !isLinkLocal(&ip):
@@ -149,10 +151,9 @@ func wasNamed(f *event.Flow, ip event.IP) bool {
 	return true
 }
 
-// atPort tells the API server from the node that it is on, and from an address
-// that is nobody's.
+// atPort tells the API server from the node that it is on.
 func (e *Enricher) atPort(id *event.Identity, a *cluster.Address, port uint16, protocol event.Protocol) *event.Identity {
-	if id.Class == event.ClassPod || !a.APIServer(port, protocol) {
+	if id.Class == event.ClassPod || id.Class == event.ClassAPIServer || !a.APIServer(port, protocol) {
 		return id
 	}
 	return e.intoEnd(end{base: id, api: true})

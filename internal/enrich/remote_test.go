@@ -13,6 +13,7 @@ const (
 	ipA, ipB, ipC          = "10.1.0.7", "10.1.0.8", "10.2.0.9"
 	ipN1, ipN2, ipCP       = "192.0.2.1", "192.0.2.2", "192.0.2.3"
 	clusterIP, apiIP, ipLB = "10.96.0.10", "10.96.0.1", "203.0.113.9"
+	ipAPI                  = "192.0.2.99" // of an API server that is on no node
 )
 
 // town is a node in a cluster of three with some pods and Services.
@@ -27,7 +28,7 @@ func town(t *testing.T) *node {
 		nodeChange("n1", "z1", ipN1), nodeChange("n2", "z2", ipN2), nodeChange("cp", "", ipCP),
 		podChange(uidA, "a", ipA), podChange(uidB, "b", ipB), c, podChange(uidH, "h", ""),
 		serviceChange("web", 30080, clusterIP, ipLB), endpointsChange("ns", "web", 8080, ipB, ipC, ipN2),
-		kubernetes, endpointsChange("default", "kubernetes", 6443, ipCP),
+		kubernetes, endpointsChange("default", "kubernetes", 6443, ipCP, ipAPI),
 		serviceChange("db", 0), endpointsChange("ns", "db", 5432, ipC, ipB),
 		serviceChange("both", 0), endpointsChange("ns", "both", 5432, ipB),
 	)
@@ -83,6 +84,10 @@ func TestRemote(t *testing.T) {
 		"its node":                            {netnsA, ipA, ipCP, 22, opts{}, "node/cp", false},
 		"its node, to us":                     {netnsA, ipA, ipCP, 6443, opts{opened: event.OpenerRemote}, "node/cp", false},
 		"the API server by its Service":       {netnsA, ipA, apiIP, 80, opts{nat: ipCP, port: 6443}, "apiserver/cp by default/kubernetes", false},
+		"the API server, on no node":          {netnsA, ipA, ipAPI, 6443, opts{}, "apiserver/", false},
+		"the same, by its Service":            {netnsA, ipA, apiIP, 80, opts{nat: ipAPI, port: 6443}, "apiserver/ by default/kubernetes", false},
+		"the same, to us":                     {hostNetns, ipN1, ipAPI, 55900, opts{opened: event.OpenerRemote}, "apiserver/", false},
+		"the same, at another port":           {netnsA, ipA, ipAPI, 22, opts{}, "apiserver/", false},
 		"a headless Service":                  {netnsA, ipA, ipC, 5432, opts{}, "pod/ns/c by ns/db", false},
 		"several":                             {netnsA, ipA, ipB, 5432, opts{}, "pod/ns/b", false},
 		"an endpoint that calls":              {netnsA, ipA, ipC, 5432, opts{opened: event.OpenerRemote}, "pod/ns/c", false},
