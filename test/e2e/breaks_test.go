@@ -127,6 +127,20 @@ func apiServerDown(t *testing.T, s *scene) {
 		return s.during(1, here, born.Add(-time.Second))
 	})
 	t.Logf("the API server was ready %v after its start; the names were there %v later", ready.Sub(up).Round(time.Millisecond), time.Since(ready).Round(time.Millisecond))
+	// Of nodes that were not heard of for so long, the control plane thinks they
+	// have failed, and their pods with them, until they have been heard again.
+	eventually(t, time.Minute, func() (stale []string) {
+		var leases struct{ Items []object }
+		s.get(t, &leases, "-n", "kube-node-lease", "leases")
+		for _, l := range leases.Items {
+			renewed, err := time.Parse(time.RFC3339Nano, l.text("spec", "renewTime"))
+			if err != nil || renewed.Before(ready) {
+				stale = append(stale, fmt.Sprintf("%s renewed %v, %v", l.text("metadata", "name"), renewed, err))
+			}
+		}
+		return stale
+	})
+	s.kubectl(t, "wait", "node", "--all", "--for=condition=Ready", "--timeout=60s")
 	s.waitForAgents(t)
 	t.Logf("all agents were ready %v after the API server", time.Since(ready).Round(time.Millisecond))
 }
