@@ -18,6 +18,7 @@ import (
 	"github.com/orb8/orb8/internal/event"
 	"github.com/orb8/orb8/internal/kube"
 	"github.com/orb8/orb8/internal/netns"
+	"github.com/orb8/orb8/internal/probe/socket"
 	"github.com/orb8/orb8/internal/sandbox"
 )
 
@@ -39,7 +40,9 @@ type kubernetes struct {
 	names  *cluster.Map
 	boxes  *sandbox.Sandboxes
 	nat    *conntrack.Table
-	notes  []string
+	// Who may choose in its place; nil where the node's cgroups are not known.
+	balancers *socket.Balancers
+	notes     []string
 }
 
 // openKubernetes returns nil where the agent is not to know of a cluster.
@@ -71,6 +74,9 @@ func openKubernetes(cfg *Config, groups *cgroup.Resolver) (*kubernetes, error) {
 		return nil, err
 	}
 	k.boxes = sandbox.Open(sandbox.Config{Groups: groups, Own: own, Log: cfg.Log})
+	if groups != nil {
+		k.balancers = socket.OpenBalancers(groups.Path(k.boxes.NodeRoot()), cfg.Log)
+	}
 	if k.nat, err = conntrack.Open(conntrack.Config{Log: cfg.Log}); err != nil {
 		k.nat = nil
 		k.note("who serves a Service is not known", err)
@@ -96,7 +102,7 @@ func (k *kubernetes) join(cfg *enrich.Config) {
 	if k == nil {
 		return
 	}
-	cfg.Cluster, cfg.Sandboxes = k.names, k.boxes
+	cfg.Cluster, cfg.Sandboxes, cfg.SocketLB = k.names, k.boxes, k.balancers.Any
 	if k.nat != nil {
 		cfg.Translations = k.nat
 	}
@@ -110,6 +116,9 @@ func (k *kubernetes) Run(ctx context.Context) error {
 	}
 	if k.nat != nil {
 		g.Go(func() error { return k.nat.Run(ctx) })
+	}
+	if k.balancers != nil {
+		g.Go(func() error { return k.balancers.Run(ctx) })
 	}
 	return g.Wait()
 }
@@ -125,7 +134,7 @@ func (k *kubernetes) problems() []string {
 	if k.nat != nil {
 		out = append(out, k.nat.Problems()...)
 	}
-	return out
+	return append(out, k.balancers.Problems()...)
 }
 
 func (k *kubernetes) losses() []event.Loss {

@@ -80,6 +80,9 @@ type Config struct {
 	Sandboxes    Sandboxes
 	Translations Translations
 	Flows        Flows
+	// SocketLB tells whether a Service's address may be replaced by who serves it
+	// before any packet is made; nil is no.
+	SocketLB func() bool
 	// Identities kept, and connections looked at again; 0 means 10,000 and 8,192.
 	Identities, Pending int
 }

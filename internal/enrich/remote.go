@@ -70,6 +70,9 @@ func (e *Enricher) served(f *event.Flow, s *event.Identity) *event.Identity {
 	return e.intoEnd(end{base: id, service: s})
 }
 
+// socketLB stands for a Service that a socket asked for, and no packet.
+const socketLB = "unknown (socket LB)"
+
 // behind adds the Service that an endpoint is asked as: in the host's namespace
 // the packets show the endpoint where the socket asked for the Service, and who
 // asks for a Service without an address has its endpoints' from the beginning.
@@ -79,8 +82,13 @@ func (e *Enricher) behind(f *event.Flow, a *cluster.Address, id *event.Identity)
 	switch {
 	case f.NAT != nil && f.NAT.OfSocket:
 		service = e.asked(f)
-	case f.NAT == nil && c.Netns == e.cfg.Netns && a.Endpoint(c.RemotePort, c.Protocol):
-		e.want(f)
+	case f.NAT == nil && a.Endpoint(c.RemotePort, c.Protocol):
+		if c.Netns == e.cfg.Netns {
+			e.want(f)
+		}
+		if f.OpenedBy == event.OpenerLocal && e.cfg.SocketLB != nil && e.cfg.SocketLB() {
+			service = e.named(socketLB)
+		}
 	default:
 		service = a.Headless(c.RemotePort, c.Protocol)
 	}

@@ -198,3 +198,37 @@ func TestNamesStay(t *testing.T) {
 		t.Errorf("%d retired", len(n.table.retired))
 	}
 }
+
+// A load balancer at the sockets leaves no trace of the Service but that it may
+// have been asked for.
+func TestSocketLoadBalancer(t *testing.T) {
+	n := town(t)
+	balancing := true
+	n.cfg.SocketLB = func() bool { return balancing }
+	called := n.talk(netnsA, ipA, ipC, 8080)
+	called.OpenedBy = event.OpenerRemote
+	for what, c := range map[string]struct {
+		f    *event.Flow
+		want string
+	}{
+		"a backend":                {n.talk(netnsA, ipA, ipC, 8080), "pod/ns/c by unknown (socket LB)"},
+		"a backend, of the host":   {n.talk(hostNetns, ipN1, ipC, 8080), "pod/ns/c by unknown (socket LB)"},
+		"the API server":           {n.talk(netnsA, ipA, ipCP, 6443), "apiserver/cp by unknown (socket LB)"},
+		"another port":             {n.talk(netnsA, ipA, ipC, 22), "pod/ns/c"},
+		"a headless Service":       {n.talk(netnsA, ipA, ipC, 5432), "pod/ns/c by ns/db"},
+		"a backend that calls":     {called, "pod/ns/c"},
+		"an address of a Service":  {n.talk(netnsA, ipA, clusterIP, 80), "service/ns by ns/web"},
+		"an address outside of it": {n.talk(netnsA, ipA, "198.51.100.1", 8080), "external"},
+	} {
+		if got := said(n.seen(c.f).Remote); got != c.want {
+			t.Errorf("%s: %s, want %s", what, got, c.want)
+		}
+	}
+	// What the host knows goes first.
+	f := n.seen(n.talk(hostNetns, ipN1, ipC, 8080))
+	n.host.answers[f.Conn] = &event.Translation{Local: f.Conn.Local, Remote: addr(clusterIP), RemotePort: 80, OfSocket: true}
+	n.tell()
+	n.expect("asked as a Service", f, "host", "pod/ns/c by ns/web")
+	balancing = false
+	n.expect("no more", n.seen(n.talk(netnsA, ipA, ipC, 8080)), "pod/ns/a", "pod/ns/c")
+}
