@@ -157,6 +157,9 @@ func Open(cfg Config) (*Tap, error) {
 	t.layout.Store(&map[uint32]*scene{})
 	err := t.own.open()
 	if err == nil {
+		err = mayRead()
+	}
+	if err == nil {
 		t.spaces[t.own.inode] = newSpace(t.own.inode, true)
 		err = t.load()
 	}
@@ -165,6 +168,23 @@ func Open(cfg Config) (*Tap, error) {
 		return nil, fmt.Errorf("open flow tap: %w", explain(err))
 	}
 	return t, nil
+}
+
+// mayRead tells the one refusal that does not come at once: without PERFMON the
+// verifier looks at so much more that it gives up, after 20 s, and says that the
+// program is too large.
+func mayRead() error {
+	var caps [2]unix.CapUserData
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	if err := unix.Capget(&header, &caps[0]); err != nil {
+		return nil // it is tried
+	}
+	for _, c := range [...]int{unix.CAP_PERFMON, unix.CAP_SYS_ADMIN} {
+		if caps[c/32].Effective&(1<<(c%32)) != 0 {
+			return nil
+		}
+	}
+	return fmt.Errorf("capability PERFMON: %w", unix.EPERM)
 }
 
 func (t *Tap) load() error {
