@@ -44,8 +44,8 @@ one() {
 	echo "== e2e: $rows, $*"
 	down
 	env "$@" EXTRA_IMAGES="$PWD/dist/orb8-agent.tar" "$cluster/up.sh" >dist/e2e-up.log 2>&1 || { cat dist/e2e-up.log; return 1; }
-	"$cluster/kc" kustomize deploy/overlays/dev | "$cluster/kc" apply --server-side --validate=strict -f - >/dev/null
-	go test -c -o dist/e2e.test ./test/e2e
+	echo "up after $((SECONDS - start)) s"
+	"$cluster/kc" kustomize deploy/overlays/dev | "$cluster/kc" apply --server-side --validate=strict -f - >/dev/null || return 1
 	# A session of its own, whose end takes along what the test started. Not in
 	# the foreground, so that a signal is heard at once.
 	# shellcheck disable=SC1091
@@ -62,6 +62,7 @@ one() {
 			[ -z "$pod" ] || "$cluster/kc" -n orb8-system logs --tail=20 "$pod" || true
 		done
 	fi
+	echo "rows were done after $((SECONDS - start)) s"
 	[ "${KEEP_UP:-}" = 1 ] || down
 	echo "== e2e: $rows, $*: $([ $rc = 0 ] && echo passed || echo FAILED) in $((SECONDS - start)) s"
 	return $rc
@@ -70,6 +71,7 @@ one() {
 failed=0
 "$cluster/build.sh"
 mkdir -p dist
+go test -c -o dist/e2e.test ./test/e2e
 case $what in
 full | core)
 	one "$what" "CGMODE=${CGMODE:-hybrid}" "PROXY_MODE=${PROXY_MODE:-nftables}" "CNI_TYPE=${CNI_TYPE:-ptp}" "NODE_PIDNS=${NODE_PIDNS:-0}" || failed=1
