@@ -19,6 +19,8 @@ const (
 	looks        = 10
 )
 
+const deafNote = "new interfaces in other network namespaces, and so new pods, are tapped up to 30 s late: give the agent the capability NET_BROADCAST"
+
 // Follow keeps the tap on the interfaces as they and their namespaces come and
 // go, until ctx ends.
 func (t *Tap) Follow(ctx context.Context) error {
@@ -37,11 +39,15 @@ func (t *Tap) Follow(ctx context.Context) error {
 // follow is one subscription, until it breaks or ctx ends.
 func (t *Tap) follow(ctx context.Context) error {
 	var w *watch
+	var deaf bool
 	if err := t.own.do(func() (err error) {
-		w, err = openWatch(t.cfg.FromOutside == nil)
+		w, deaf, err = openWatch(t.cfg.FromOutside == nil)
 		return err
 	}); err != nil {
 		return err
+	}
+	if t.deaf.Swap(deaf) != deaf {
+		t.log.Warn(deafNote)
 	}
 	f := &follower{tap: t, wake: make(chan struct{}, 1), notices: map[*space]*notice{}}
 	broken := make(chan error, 1)
@@ -66,7 +72,7 @@ func (t *Tap) follow(ctx context.Context) error {
 			f.settle()
 			t.takeUp()
 		case <-tick.C:
-			f.look(false)
+			f.look(deaf)
 		}
 	}
 }

@@ -290,7 +290,7 @@ func bareChild(how, dir string) int {
 			err = errors.Join(err, errors.New(n.Problem))
 		}
 	}
-	w, watchErr := openWatch(false)
+	w, _, watchErr := openWatch(false)
 	if err = errors.Join(err, watchErr); err != nil {
 		fmt.Println(err)
 		return 1

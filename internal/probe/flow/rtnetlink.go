@@ -33,19 +33,19 @@ type watch struct{ file *os.File }
 const watchBuffer = 4 << 20
 
 // openWatch is for a thread in the own namespace. To hear of all takes the
-// capability NET_BROADCAST.
-func openWatch(all bool) (*watch, error) {
+// capability NET_BROADCAST; deaf is who is refused that.
+func openWatch(all bool) (w *watch, deaf bool, err error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE)
 	if err != nil {
-		return nil, fmt.Errorf("follow interfaces: %w", err)
+		return nil, false, fmt.Errorf("follow interfaces: %w", err)
 	}
-	w := &watch{os.NewFile(uintptr(fd), "rtnetlink")}
+	w = &watch{os.NewFile(uintptr(fd), "rtnetlink")}
 	// Without the right to it the buffer is what it is; an overflow is noticed.
 	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, watchBuffer)
 	if all {
 		err = unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_LISTEN_ALL_NSID, 1)
-		if errors.Is(err, unix.EPERM) {
-			err = fmt.Errorf("hear of all namespaces: %w: needs root, or the capability NET_BROADCAST", err)
+		if deaf = errors.Is(err, unix.EPERM); deaf {
+			err = nil
 		}
 	}
 	if err == nil {
@@ -57,9 +57,9 @@ func openWatch(all bool) (*watch, error) {
 		}
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("follow interfaces: %w", err), w.file.Close())
+		return nil, false, errors.Join(fmt.Errorf("follow interfaces: %w", err), w.file.Close())
 	}
-	return w, nil
+	return w, deaf, nil
 }
 
 // run hands over what it hears until the socket is closed. nil stands for what

@@ -130,6 +130,7 @@ type Tap struct {
 	added  chan struct{} // something is in queue
 	queue  []addition
 	layout atomic.Pointer[map[uint32]*scene]
+	deaf   atomic.Bool // nobody tells of changes in other namespaces
 	// addressing is held by whoever changes the own addresses. The map is not
 	// written to.
 	addressing   sync.Mutex
@@ -219,11 +220,14 @@ func (t *Tap) load() error {
 // explain adds what a user can do about a refused load.
 func explain(err error) error {
 	var refused *ebpf.VerifierError
+	var call *os.SyscallError
 	switch {
 	case outOfFiles():
 		return fmt.Errorf("%w: raise the limit of open files (ulimit -n, LimitNOFILE=); each interface needs two, and a namespace a few for a moment", unix.EMFILE)
 	case errors.As(err, &refused) && len(refused.Log) > 1:
 		return err // the verifier says why, and that has nothing to do with rights
+	case errors.As(err, &call) && call.Syscall == "setns" && errors.Is(err, unix.EPERM):
+		return fmt.Errorf("enter the namespace: %w: needs root, or the capability SYS_ADMIN (ORB8_NETNS=ends does without)", unix.EPERM)
 	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
 		// What a library adds to it is about old kernels, and misleads on others.
 		return fmt.Errorf("%w: needs root, or the capabilities BPF, NET_ADMIN and PERFMON (before kernel 5.11 also SYS_RESOURCE)", unix.EPERM)
