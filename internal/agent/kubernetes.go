@@ -4,7 +4,9 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"strings"
@@ -29,6 +31,9 @@ const podLabels = "app,k8s-app,app.kubernetes.io/name,app.kubernetes.io/instance
 	"jobset.sigs.k8s.io/jobset-name,jobset.sigs.k8s.io/replicatedjob-name," +
 	"training.kubeflow.org/job-name,training.kubeflow.org/replica-type,training.kubeflow.org/replica-index," +
 	"ray.io/cluster,ray.io/node-type,leaderworkerset.sigs.k8s.io/name,kueue.x-k8s.io/queue-name"
+
+// namedNetns is where container runtimes put the namespaces that they make.
+const namedNetns = "/run/netns"
 
 // kubernetes is what there is on a node of a cluster. What cannot be had is nil,
 // and a note says so.
@@ -65,13 +70,10 @@ func openKubernetes(cfg *Config, groups *cgroup.Resolver) (*kubernetes, error) {
 		Node: cfg.Node, Kubeconfig: access, Labels: strings.FieldsFunc(cfg.PodLabels, func(r rune) bool { return r == ',' || r == ' ' }),
 		Cluster: cfg.ClusterMap, Log: cfg.Log,
 	})
-	switch {
-	case err == nil:
+	if err == nil {
 		k.source = watch
-	case cfg.Kubernetes == kubernetesAuto:
+	} else {
 		k.note("pods are known by their UIDs alone", err)
-	default:
-		return nil, err
 	}
 	k.boxes = sandbox.Open(sandbox.Config{Groups: groups, Own: own, Log: cfg.Log})
 	if groups != nil {
@@ -128,6 +130,9 @@ func (k *kubernetes) problems() []string {
 		return nil
 	}
 	out := append(k.notes[:len(k.notes):len(k.notes)], k.boxes.Problems()...)
+	if _, err := os.Stat(namedNetns); errors.Is(err, fs.ErrNotExist) {
+		out = append(out, "there is no "+namedNetns+": a pod is tapped when its first process starts, not before (mount the host's, with HostToContainer)")
+	}
 	if k.source != nil {
 		out = append(out, k.source.Problems()...)
 	}

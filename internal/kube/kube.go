@@ -62,7 +62,7 @@ var _ cluster.Source = (*Watch)(nil)
 // Open reads how to reach the API server, and asks it nothing yet.
 func Open(cfg Config) (*Watch, error) {
 	if cfg.Node == "" {
-		return nil, errors.New("open Kubernetes watch: the name of this node is not known: set it (NODE_NAME, from spec.nodeName)")
+		return nil, errors.New("open Kubernetes watch: the name of this node is not known: set it (ORB8_NODE_NAME, from spec.nodeName)")
 	}
 	restConfig, err := access(cfg.Kubeconfig)
 	if err != nil {
@@ -91,7 +91,7 @@ func newWatch(cfg Config, restConfig *rest.Config) (*Watch, error) {
 func (w *Watch) Problems() []string {
 	all := w.problems.list(w.feeds)
 	if w.cfg.Cluster && w.toList.Load() == 0 && w.inbox.Load() != nil && !w.feed(nodes).has(w.cfg.Node) {
-		all = append(all, fmt.Sprintf("the cluster has no node %q: this node's pods have no names: set the name that `kubectl get nodes` shows", w.cfg.Node))
+		all = append(all, fmt.Sprintf("the cluster has no node %q: which pods are this node's cannot be listed: set ORB8_NODE_NAME to the name that `kubectl get nodes` shows", w.cfg.Node))
 	}
 	return all
 }
