@@ -68,8 +68,11 @@ func (w *Watcher) move(home int, inode uint32) error {
 		return err
 	}
 	there, err := w.open(inode)
-	if err != nil {
+	switch {
+	case errors.Is(err, ErrGone):
 		return err
+	case err != nil:
+		return w.refused(err)
 	}
 	defer unix.Close(there)
 	if err := unix.Setns(there, unix.CLONE_NEWNET); err != nil {
@@ -109,9 +112,9 @@ func (w *Watcher) open(inode uint32) (int, error) {
 	case found >= 0:
 		return found, nil
 	case err != nil:
-		return -1, w.refused(err)
+		return -1, err
 	case refusal != nil:
-		return -1, w.refused(refusal)
+		return -1, refusal
 	}
 	return -1, ErrGone
 }
@@ -160,6 +163,9 @@ func (w *Watcher) search(inode uint32, try func(path string) bool) error {
 				return nil
 			}
 		}
+	}
+	if w.cfg.FilesOnly {
+		return nil
 	}
 	procs, err := openProcs(w.cfg.Proc)
 	if err != nil {

@@ -57,6 +57,8 @@ func child(role string) int {
 	switch role {
 	case "descriptors":
 		err = c.descriptors()
+	case "sightless":
+		err = sightless()
 	case "instances", "watches":
 		err = c.inotify(role)
 	default:

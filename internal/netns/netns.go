@@ -48,9 +48,13 @@ type Config struct {
 	Found func(Namespace)
 	// Wanted is asked before, also from Run; nil wants all. What is not wanted
 	// stays unknown: it is asked about again at each file, hint and sweep that
-	// meets it.
+	// meets it. Of a process that may not be looked at it is asked without an
+	// inode: whether that is to be told.
 	Wanted func(Namespace) bool
-	Log    *slog.Logger
+	// Files alone tell of namespaces, for who may not look at processes: no sweep,
+	// no hints.
+	FilesOnly bool
+	Log       *slog.Logger
 	// Between two sweeps of the process table, at least; 0 means 10 s. It grows
 	// with the table, so that sweeping stays below 0.2 % of a core.
 	Sweep time.Duration
@@ -157,7 +161,7 @@ func New(cfg Config) *Watcher {
 // that this process table does not show. It never blocks; one too many is
 // counted, and the sweep finds it.
 func (w *Watcher) Hint(pid uint32) {
-	if pid == 0 {
+	if pid == 0 || w.cfg.FilesOnly {
 		return
 	}
 	select {

@@ -126,21 +126,16 @@ func (p *procs) netns(pid uint32) (uint32, error) {
 // OfProcess tells which namespace a process of a process table is in, and when
 // it started, in ticks since boot.
 func OfProcess(proc string, pid uint32) (inode uint32, start uint64, err error) {
-	dir := filepath.Join(proc, strconv.FormatUint(uint64(pid), 10))
-	link, err := os.Readlink(filepath.Join(dir, "ns/net"))
+	link, err := os.Readlink(filepath.Join(proc, strconv.FormatUint(uint64(pid), 10), "ns/net"))
 	if err != nil {
 		return 0, 0, fmt.Errorf("network namespace of process %d: %w", pid, err)
 	}
-	stat, err := os.ReadFile(filepath.Join(dir, "stat"))
-	if err != nil {
-		return 0, 0, fmt.Errorf("start of process %d: %w", pid, err)
-	}
 	inode, ok := parseLink([]byte(link))
-	start, told := parseStart(stat)
-	if !ok || !told {
+	if !ok {
 		return 0, 0, fmt.Errorf("process %d: %s does not read like a process table", pid, proc)
 	}
-	return inode, start, nil
+	start, err = started(proc, pid)
+	return inode, start, err
 }
 
 // parseLink reads net:[4026531840].
@@ -232,7 +227,9 @@ func (r *run) slice() bool {
 		inode, err := r.procs.netns(pid)
 		switch {
 		case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
-			s.denied++
+			if r.cfg.Wanted == nil || r.cfg.Wanted(Namespace{PID: pid}) {
+				s.denied++
+			}
 		case err == nil && inode != s.last:
 			s.last = inode
 			if !r.isSeen(inode, s.number) && !s.isRefused(inode) {

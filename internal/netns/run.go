@@ -76,6 +76,12 @@ func (r *run) refresh() {
 // begin starts a sweep.
 func (r *run) begin() {
 	r.wanted = someTime
+	if r.cfg.FilesOnly { // the directories have just been read, and that is all
+		r.swept = time.Now()
+		r.nextSweep, r.sweep.spent = r.swept.Add(r.cfg.Sweep), time.Millisecond
+		r.count(func(s *Stats) { s.Sweeps++ })
+		return
+	}
 	if err := r.procs.rewind(); err != nil {
 		r.problem("proc", "the process table cannot be read: "+why(err))
 		r.nextSweep = time.Now().Add(r.cfg.Sweep)

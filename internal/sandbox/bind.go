@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/orb8/orb8/internal/cgroup"
-	"github.com/orb8/orb8/internal/netns"
 )
 
 const (
@@ -149,7 +148,7 @@ func (s *Sandboxes) oldest(group string) (inode uint32) {
 			continue
 		}
 		for _, pid := range s.processes(g, 0) {
-			in, start, err := netns.OfProcess(s.cfg.Proc, pid)
+			in, start, err := s.spaces.Netns(pid)
 			// Within one tick of the clock, numbers count up.
 			if err == nil && (start < first || start == first && pid < lowest) {
 				inode, first, lowest = in, start, pid
@@ -211,7 +210,12 @@ func (s *Sandboxes) lookAt(group string) bool {
 		return known
 	}
 	inode := s.oldest(group)
-	return inode != 0 && inode != s.cfg.Own && s.decide(claim{inode, group})
+	if inode == 0 || inode == s.cfg.Own {
+		return false
+	}
+	// While a container is made, its runtime is its oldest process for a moment.
+	delete(s.refused, claim{inode, group})
+	return s.decide(claim{inode, group})
 }
 
 // due tells when to look again, and when at all pods.

@@ -28,7 +28,7 @@ func TestFromExecToPod(t *testing.T) {
 			s.Exec(e.Netns, e.Cgroup)
 		},
 		// As if the group was made long before: only execs tell.
-		NewCgroup: m.groups.Remember,
+		NewCgroup: func(id uint64, path string) { m.groups.Remember(id, path) },
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -53,6 +53,8 @@ type Sandboxes struct {
 	cfg  Config
 	log  *slog.Logger
 	node node
+	// Where processes are.
+	spaces netns.Processes
 
 	// looking is held while processes are looked at: one decision at a time.
 	looking sync.Mutex
@@ -113,6 +115,7 @@ func open(cfg Config, n node) *Sandboxes {
 	s := &Sandboxes{
 		cfg:     cfg,
 		node:    n,
+		spaces:  netns.Processes{Proc: cfg.Proc, Dirs: []string{cfg.Dir}},
 		log:     cfg.Log,
 		refused: make(map[claim]bool),
 		wake:    make(chan struct{}, 1),
@@ -229,6 +232,9 @@ func (s *Sandboxes) Forget(inode uint32) {
 	if b != nil {
 		s.unbind(b)
 		s.look = true
+		if len(s.fresh) < maxAsked {
+			s.fresh[b.group] = time.Now()
+		}
 	}
 	s.mu.Unlock()
 	if b != nil {
