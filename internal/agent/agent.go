@@ -78,7 +78,7 @@ func (a *Agent) open() (err error) {
 		Log:          a.cfg.Log,
 	}
 	if a.cfg.Netns != netnsOwn {
-		if a.spaces, err = newNamespaces(a.cfg.Log, a.kube.sandboxes()); err != nil {
+		if a.spaces, err = newNamespaces(&a.cfg, a.kube.sandboxes()); err != nil {
 			return err
 		}
 		a.spaces.follow(&tap)

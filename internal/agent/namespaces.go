@@ -32,17 +32,19 @@ type namespaces struct {
 }
 
 // newNamespaces prepares to look; the tap comes later, by open.
-func newNamespaces(log *slog.Logger, boxes *sandbox.Sandboxes) (*namespaces, error) {
+func newNamespaces(cfg *Config, boxes *sandbox.Sandboxes) (*namespaces, error) {
 	own, err := netns.Own()
 	if err != nil {
 		return nil, err
 	}
-	n := &namespaces{log: log, own: own, boxes: boxes, start: time.Now()}
-	cfg := netns.Config{Found: n.found, Log: log}
+	n := &namespaces{log: cfg.Log, own: own, boxes: boxes, start: time.Now()}
+	// Who may not enter namespaces may mostly not look at processes either, and
+	// those of pods have files.
+	watch := netns.Config{Found: n.found, Log: cfg.Log, FilesOnly: cfg.Netns == netnsEnds}
 	if boxes != nil {
-		cfg.Wanted = boxes.Mine
+		watch.Wanted = boxes.Mine
 	}
-	n.watcher = netns.New(cfg)
+	n.watcher = netns.New(watch)
 	return n, nil
 }
 
@@ -68,13 +70,14 @@ func (n *namespaces) open(tap *flow.Tap, groups *cgroup.Resolver) {
 	n.tap = tap
 	cfg := process.Config{Log: n.log, NewNetns: n.exec}
 	if groups != nil {
-		cfg.NewCgroup = groups.Remember
+		cfg.NewCgroup = func(id uint64, path string) { groups.Remember(id, path) }
 	}
 	if n.boxes != nil && groups != nil {
 		cfg.Node.ID, cfg.Node.Level = n.boxes.NodeGroup()
 		cfg.NewCgroup = func(id uint64, path string) {
-			groups.Remember(id, path)
-			n.boxes.Made(path)
+			if path = groups.Remember(id, path); path != "" {
+				n.boxes.Made(path)
+			}
 		}
 	}
 	p, err := process.Open(cfg)

@@ -20,9 +20,14 @@ const rootID = 1
 const fileHandle = 0xfe
 
 // mounts gives the places where the v2 hierarchy is mounted, of the text of
-// /proc/self/mountinfo: /sys/fs/cgroup, or with v1 beside it …/unified.
+// /proc/self/mountinfo: /sys/fs/cgroup, or with v1 beside it …/unified. The one
+// of which most is mounted goes first.
 func mounts(mountinfo []byte) []string {
-	var found []string
+	type place struct {
+		point string
+		depth int // of its root, from the root of this process's cgroup namespace
+	}
+	var found []place
 	for line := range bytes.Lines(mountinfo) {
 		before, after, ok := bytes.Cut(line, []byte(" - "))
 		if !ok || !bytes.HasPrefix(after, []byte("cgroup2 ")) {
@@ -30,10 +35,18 @@ func mounts(mountinfo []byte) []string {
 		}
 		// id, parent, device, root, mount point, …
 		if fields := bytes.Fields(before); len(fields) >= 5 {
-			found = append(found, unescape(fields[4]))
+			root := fields[3]
+			up := bytes.Count(root, []byte("/.."))
+			down := bytes.Count(bytes.TrimSuffix(root, []byte("/")), []byte("/")) - up
+			found = append(found, place{unescape(fields[4]), down - up})
 		}
 	}
-	return found
+	slices.SortStableFunc(found, func(a, b place) int { return a.depth - b.depth })
+	points := make([]string, len(found))
+	for i, p := range found {
+		points[i] = p.point
+	}
+	return points
 }
 
 // unescape: the kernel writes blanks, newlines and backslashes as \040.
@@ -98,9 +111,8 @@ func rootOf(f *os.File) (uint64, error) {
 }
 
 // openWhole makes of a mount of a part one of the whole, which is in no place
-// and goes with the file. It closes part.
+// and goes with the file.
 func openWhole(part *os.File) (*os.File, error) {
-	defer part.Close()
 	root, err := openID(int(part.Fd()), rootID)
 	if err != nil {
 		return nil, fmt.Errorf("open its root by handle: %w", err)

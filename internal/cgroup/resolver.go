@@ -40,7 +40,11 @@ type Resolver struct {
 	root *os.File
 	// Where the root is in the file system; "" of a mount that is in no place.
 	point string
-	whole bool
+	// Why only a part of it is seen; "" where all is. Then paths are of this part,
+	// and ids, as ever, those of the whole.
+	partial string
+	// Where the part is in the whole, once that was told; "" is not known.
+	above string
 	// The parts of the hierarchy that are mounted, by the ids of their roots.
 	parts []uint64
 
@@ -58,9 +62,10 @@ type Resolver struct {
 	closed bool
 }
 
-// Open finds the v2 hierarchy. It does not need to be mounted whole: of an
-// agent in a cgroup namespace it is assumed that it may open the root by its
-// handle and clone the mount from there, for itself alone.
+// Open finds the v2 hierarchy. It does not need to be mounted whole: an agent in
+// a cgroup namespace opens the root by its handle and clones the mount from
+// there, for itself alone. Where it may not, the part that is mounted is all
+// that there is, and its root is the root.
 func Open(cfg Config) (*Resolver, error) {
 	if cfg.Entries <= 0 {
 		cfg.Entries = 10_000
@@ -77,21 +82,24 @@ func Open(cfg Config) (*Resolver, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open cgroups: %w", err)
 	}
-	whole := slices.Contains(parts, rootID)
-	r := &Resolver{root: mount, point: mount.Name(), whole: whole, parts: parts, cache: newCache(cfg.Entries)}
-	if !whole {
-		if r.root, err = openWhole(mount); err != nil {
-			return nil, fmt.Errorf("open cgroups: only a part of the hierarchy is mounted at %s: %w (mount the host's /sys/fs/cgroup, or give the agent CAP_DAC_READ_SEARCH and CAP_SYS_ADMIN)", r.point, err)
-		}
-		r.point = ""
+	r := &Resolver{root: mount, point: mount.Name(), parts: parts, cache: newCache(cfg.Entries)}
+	if slices.Contains(parts, rootID) {
+		return r, nil
 	}
+	whole, err := openWhole(mount)
+	if err != nil {
+		r.partial = err.Error()
+		return r, nil
+	}
+	_ = mount.Close()
+	r.root, r.point = whole, ""
 	return r, nil
 }
 
 // Root is a path by which this process opens the root of the hierarchy, to
 // attach something there.
 func (r *Resolver) Root() string {
-	if r.whole {
+	if r.point != "" {
 		return r.point
 	}
 	return fmt.Sprintf("/proc/self/fd/%d", r.root.Fd())
@@ -121,11 +129,35 @@ func (r *Resolver) Info(id uint64) (*Info, bool) {
 
 // Remember notes a group of the v2 hierarchy that was just made, so that it can
 // be named when it is gone already. The ids of v1 hierarchies are others: do
-// not tell of those (in the kernel's tracepoint their hierarchy is not 0).
-func (r *Resolver) Remember(id uint64, path string) {
+// not tell of those (in the kernel's tracepoint their hierarchy is not 0). The
+// path is the kernel's, of the whole hierarchy; what is returned is as all other
+// paths here, "" where the group is not in the part that is seen.
+func (r *Resolver) Remember(id uint64, path string) string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	path, ok := r.within(id, path)
+	if !ok {
+		return ""
+	}
 	r.put(id, path)
+	return path
+}
+
+// within makes a path of the whole hierarchy one of what is seen. A group that
+// is found at the end of its path tells where that is. Callers hold mu.
+func (r *Resolver) within(id uint64, path string) (string, bool) {
+	if r.partial == "" {
+		return path, true
+	}
+	for i := 1; r.above == "" && i < len(path); i++ {
+		if path[i] == '/' && r.id(path[i:]) == id {
+			r.above = path[:i]
+		}
+	}
+	if r.above == "" || !Below(r.above, path) {
+		return "", false
+	}
+	return path[len(r.above):], len(path) > len(r.above)
 }
 
 func (r *Resolver) put(id uint64, path string) *Info {
@@ -165,6 +197,9 @@ func (r *Resolver) byHandle(id uint64) (string, error) {
 		return "", err
 	}
 	found := r.relative(string(buf[:n]))
+	if r.partial != "" && r.id(found) != id { // outside, or dying: which is not told
+		return "", unix.ENOENT
+	}
 	// A group that dies while it is looked at. One may also be named so.
 	if alive, ok := strings.CutSuffix(found, " (deleted)"); ok && r.id(found) != id {
 		found = alive
@@ -297,7 +332,11 @@ func (r *Resolver) Problems() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var out []string
-	if r.refused {
+	switch {
+	case r.partial != "":
+		out = append(out, fmt.Sprintf("only the part of the cgroups at %s is seen, and processes outside of it have no names: %s "+
+			"(mount the host's /sys/fs/cgroup, or give the agent CAP_DAC_READ_SEARCH and CAP_SYS_ADMIN)", r.point, r.partial))
+	case r.refused:
 		out = append(out, "cgroups are found by walking: opening them by id is refused (give the agent CAP_DAC_READ_SEARCH)")
 	}
 	if r.cut > 0 {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -237,7 +238,7 @@ func TestMounts(t *testing.T) {
 42 31 0:38 /../.. /host/sys\040fs\134x rw,relatime - cgroup2 none rw
 broken - cgroup2 x
 `
-	if got := mounts([]byte(text)); !slices.Equal(got, []string{"/sys/fs/cgroup/unified", `/host/sys fs\x`}) {
+	if got := mounts([]byte(text)); !slices.Equal(got, []string{`/host/sys fs\x`, "/sys/fs/cgroup/unified"}) {
 		t.Errorf("%q", got)
 	}
 }
@@ -276,13 +277,19 @@ func TestInsideNamespace(t *testing.T) {
 	r := open(t, Config{})
 	own, ownID := group(t, r, "agent.service/inner")
 	other, otherID := group(t, r, "web.service")
-	dir, err := os.Open(r.point + own)
+	inNamespace(t, r.point+own, fmt.Sprintf("%d %s %d %s", ownID, own, otherID, other))
+}
+
+// inNamespace plays the child in a cgroup namespace whose root is a group.
+func inNamespace(t *testing.T, group, told string) {
+	t.Helper()
+	dir, err := os.Open(group)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer dir.Close()
 	cmd := exec.Command(os.Args[0], t.TempDir())
-	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d %s %d %s", childEnv, ownID, own, otherID, other))
+	cmd.Env = append(os.Environ(), childEnv+"="+told)
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		UseCgroupFD: true, CgroupFD: int(dir.Fd()), Pdeathsig: syscall.SIGKILL,
 		Unshareflags: unix.CLONE_NEWCGROUP | unix.CLONE_NEWNS,
@@ -292,7 +299,82 @@ func TestInsideNamespace(t *testing.T) {
 	}
 }
 
+// Without the capabilities to see the whole, it finds what is in its part.
+func TestPart(t *testing.T) {
+	r := open(t, Config{})
+	node, nodeID := group(t, r, "node1")
+	own, ownID := group(t, r, "node1/kubepods/agent.service")
+	_, otherID := group(t, r, "node2/web.service")
+	for _, capability := range []uint32{0, 1 << unix.CAP_DAC_READ_SEARCH} {
+		inNamespace(t, r.point+node, fmt.Sprintf("part %d %d %s %d %s %d", capability, nodeID, node, ownID, own, otherID))
+	}
+}
+
+// confined is the child that may do next to nothing.
+func confined(told, point string) error {
+	var nodeID, ownID, otherID uint64
+	var node, own string
+	var may uint32
+	if _, err := fmt.Sscan(strings.TrimPrefix(told, "part "), &may, &nodeID, &node, &ownID, &own, &otherID); err != nil {
+		return err
+	}
+	runtime.LockOSThread()
+	if err := unix.Mount("none", point, "cgroup2", 0, ""); err != nil {
+		return err
+	}
+	data := [2]unix.CapUserData{{Effective: may, Permitted: may}}
+	if err := unix.Capset(&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &data[0]); err != nil {
+		return err
+	}
+	r, err := Open(Config{Mount: point})
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	inside := own[len(node):]
+	if got, ok := r.Info(ownID); !ok || got.Path != inside || r.ID(inside) != ownID || r.Root() != point {
+		return fmt.Errorf("own is %+v", got)
+	}
+	if self, err := r.Self("/proc"); err != nil || self != "/" {
+		return fmt.Errorf("self %q, %w", self, err)
+	}
+	if got := r.Mounted(); !slices.Equal(got, []string{"/"}) {
+		return fmt.Errorf("mounted %q", got)
+	}
+	if got, ok := r.Info(otherID); ok {
+		return fmt.Errorf("outside is %+v", got)
+	}
+	if p := r.Problems(); len(p) != 1 || !strings.Contains(p[0], "only the part") {
+		return fmt.Errorf("problems %q", p)
+	}
+	// The kernel tells paths of the whole. Where the part is shows by one that is
+	// in it.
+	for i, told := range []struct {
+		id         uint64
+		path, want string
+	}{
+		{1 << 40, node + "/gone", ""},
+		{ownID, own, inside},
+		{1 << 40, node + "/gone", "/gone"},
+		{otherID, strings.Replace(node, "node1", "node2", 1) + "/web.service", ""},
+		{1 << 41, node + "0/gone", ""},
+		{nodeID, node, ""},
+	} {
+		if got := r.Remember(told.id, told.path); got != told.want {
+			return fmt.Errorf("%d: %s is remembered as %q, want %q", i, told.path, got, told.want)
+		}
+	}
+	return nil
+}
+
 func child() int {
+	if told := os.Getenv(childEnv); strings.HasPrefix(told, "part ") {
+		if err := confined(told, os.Args[1]); err != nil {
+			fmt.Println(err)
+			return 1
+		}
+		return 0
+	}
 	var ids [2]uint64
 	var paths [2]string
 	_, _ = fmt.Sscan(os.Getenv(childEnv), &ids[0], &paths[0], &ids[1], &paths[1])

@@ -31,7 +31,7 @@ func (r *Resolver) Self(proc string) (string, error) {
 		return "", fmt.Errorf("own cgroup: %w (mount /proc)", err)
 	}
 	var st unix.Stat_t
-	if err := unix.Stat(filepath.Join(proc, "self/ns/cgroup"), &st); err == nil && st.Ino == initialNamespace {
+	if err := unix.Stat(filepath.Join(proc, "self/ns/cgroup"), &st); err == nil && st.Ino == initialNamespace && r.partial == "" {
 		r.setVisible("/")
 		return seen, nil
 	}
@@ -39,9 +39,9 @@ func (r *Resolver) Self(proc string) (string, error) {
 	if self == "" {
 		return "", errors.New("own cgroup: this process is in no group that can be read (mount the host's /sys/fs/cgroup)")
 	}
-	if !strings.HasPrefix(seen, "/../") && seen != "/.." {
-		// What the namespace does not show is what its root is below.
-		r.setVisible(path.Join("/", strings.TrimSuffix(self, strings.TrimSuffix(seen, "/"))))
+	// What the namespace does not show is what its root is below.
+	if root, below := strings.CutSuffix(self, strings.TrimSuffix(seen, "/")); below {
+		r.setVisible(path.Join("/", root))
 	}
 	return self, nil
 }

@@ -27,11 +27,15 @@ const (
 
 // Notes says what the tap cannot see, each as a sentence.
 func (t *Tap) Notes() []string {
+	if t.deaf.Load() {
+		return []string{deafNote}
+	}
 	if t.cfg.FromOutside == nil {
 		return nil
 	}
 	return []string{"without the capability SYS_ADMIN, other network namespaces are tapped at the other ends of their veths: " +
-		"what they send over SR-IOV, macvlan and ipvlan interfaces and over loopback is not seen"}
+		"what they send over SR-IOV, macvlan and ipvlan interfaces and over loopback is not seen, " +
+		"and which sockets there are the kernel's own (NFS) is not known"}
 }
 
 // syncOutside makes the tap match the own ends of a namespace's veths.
