@@ -186,7 +186,11 @@ func (v *view) find(all []record) (*record, []string) {
 	if len(found) == 1 {
 		return found[0], nil
 	}
-	complaints := []string{fmt.Sprintf("%s has %d records of %s %v, %v, opened by %s; it must have one", v.node, len(found), v.protocol, v.local, v.remote, v.openedBy)}
+	how := noRecord
+	if len(found) > 1 {
+		how = fmt.Sprintf("has %d records, and must have one", len(found))
+	}
+	complaints := []string{fmt.Sprintf("%s %s of %s %v, %v, opened by %s", v.node, how, v.protocol, v.local, v.remote, v.openedBy)}
 	for i := range all {
 		if r := &all[i]; slices.Contains(found, r) || near(v, r) {
 			complaints = append(complaints, "  "+r.text)
@@ -195,9 +199,12 @@ func (v *view) find(all []record) (*record, []string) {
 	return nil, complaints
 }
 
-// near picks what is worth showing when the record is missing.
+const noRecord = "has no record"
+
+// near picks what is worth showing when the record is missing: the same two
+// addresses.
 func near(v *view, r *record) bool {
-	return r.Protocol == v.protocol && (v.local.Port != 0 && v.local.Port == r.Local.Port || v.remote.Port != 0 && v.remote.Port == r.Remote.Port)
+	return r.Protocol == v.protocol && v.local.IP == r.Local.IP && v.remote.IP == r.Remote.IP
 }
 
 func fits(want, got address) bool {

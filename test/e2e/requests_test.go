@@ -98,8 +98,8 @@ func checkAccounts(t *testing.T, c *cluster) {
 	}
 	for line := range strings.Lines(out) {
 		type direction struct {
-			UnaccountedBytes   uint64 `json:"unaccounted_bytes"`
-			UnaccountedPackets uint64 `json:"unaccounted_packets"`
+			UnaccountedBytes   int64 `json:"unaccounted_bytes"`
+			UnaccountedPackets int64 `json:"unaccounted_packets"`
 		}
 		var node struct {
 			Node          string
