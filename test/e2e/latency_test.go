@@ -23,7 +23,7 @@ import (
 // The bar of the project, and how many pods it is judged by.
 const (
 	latestName  = 300 * time.Millisecond
-	latencyPods = 102
+	latencyPods = 60
 )
 
 // moments are what was seen first when, of one thing.
@@ -96,6 +96,7 @@ func nameLatency(t *testing.T, s *scene) {
 	ask()
 	stop()
 	packets := s.firstPackets()
+	var both []time.Duration
 	for _, end := range []string{"local", "remote"} {
 		var took []time.Duration
 		for i := range latencyPods {
@@ -111,16 +112,23 @@ func nameLatency(t *testing.T, s *scene) {
 			}
 			took = append(took, max(0, at.Sub(from)))
 		}
-		if len(took) == 0 {
-			continue
-		}
-		slices.Sort(took)
-		p99 := took[len(took)*99/100]
-		t.Logf("name of the %s end, of %d pods: p50 %v, p99 %v", end, len(took), took[len(took)/2].Round(time.Millisecond), p99.Round(time.Millisecond))
-		if p99 > latestName {
-			t.Errorf("name of the %s end: p99 %v, the bar is %v", end, p99, latestName)
-		}
+		logPercentiles(t, "name of the "+end+" end", took)
+		both = append(both, took...)
 	}
+	if p99 := logPercentiles(t, "name of either end", both); p99 > latestName {
+		t.Errorf("p99 %v, the bar is %v", p99, latestName)
+	}
+}
+
+func logPercentiles(t *testing.T, what string, took []time.Duration) (p99 time.Duration) {
+	t.Helper()
+	if len(took) == 0 {
+		return 0
+	}
+	slices.Sort(took)
+	p99 = took[len(took)*99/100].Round(time.Millisecond)
+	t.Logf("%s, %d times: p50 %v, p99 %v, at most %v", what, len(took), took[len(took)/2].Round(time.Millisecond), p99, took[len(took)-1].Round(time.Millisecond))
+	return p99
 }
 
 // watchShown notes when the API server shows a pod, and its address.
