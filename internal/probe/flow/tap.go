@@ -143,6 +143,9 @@ var errClosed = errors.New("flow tap is closed")
 // and features come back as errors that say what is missing. The calling
 // thread's namespace is the tap's own: where packets of others pass through.
 func Open(cfg Config) (*Tap, error) {
+	if err := mayRead(); err != nil {
+		return nil, fmt.Errorf("open flow tap: %w", err)
+	}
 	cfg.finish()
 	t := &Tap{
 		cfg:    cfg,
@@ -157,9 +160,6 @@ func Open(cfg Config) (*Tap, error) {
 	t.leftovers = FindLeftovers(cfg.StateDir)
 	t.layout.Store(&map[uint32]*scene{})
 	err := t.own.open()
-	if err == nil {
-		err = mayRead()
-	}
 	if err == nil {
 		t.spaces[t.own.inode] = newSpace(t.own.inode, true)
 		err = t.load()
@@ -185,7 +185,7 @@ func mayRead() error {
 			return nil
 		}
 	}
-	return fmt.Errorf("capability PERFMON: %w", unix.EPERM)
+	return fmt.Errorf("%w: the capability PERFMON is missing: needs root, or the capabilities BPF, NET_ADMIN and PERFMON", unix.EPERM)
 }
 
 func (t *Tap) load() error {
