@@ -140,6 +140,31 @@ func (o *owner) time() {
 	}
 }
 
+// rewind: the machine's clock went back. Nothing was told later than now, or who
+// is told of from now on would wait for its address until then.
+func (m *Map) rewind(now int64) {
+	back := func(o *owner) {
+		for _, told := range [...]*int64{&o.told, &o.ended, &o.gone} {
+			*told = min(*told, now)
+		}
+		o.time()
+	}
+	for _, o := range m.pods {
+		back(o)
+	}
+	for _, o := range m.nodes {
+		back(o)
+	}
+	for _, q := range [...]*queue{&m.gone, &m.ended, &m.past} {
+		for o := q.first; o != nil; o = o.next {
+			back(o)
+		}
+	}
+	for _, a := range m.addresses {
+		divide(a.spans)
+	}
+}
+
 // before orders the holders of an address: who still has it is the last.
 func (o *owner) before(p *owner) int {
 	return cmp.Or(

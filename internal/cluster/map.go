@@ -41,6 +41,7 @@ type Map struct {
 	places  int
 	touched Touched
 	synced  bool
+	now     int64 // of the last Sweep
 	// A zone has changed: identities have to be made again.
 	rezoned          bool
 	refused, crowded uint64
@@ -102,6 +103,10 @@ func (m *Map) Apply(changes []Change, synced bool) *Touched {
 // Sweep forgets who has been gone for long enough, and gives back the addresses
 // of who has ended.
 func (m *Map) Sweep(now time.Time) {
+	if now.UnixNano() < m.now {
+		m.rewind(now.UnixNano())
+	}
+	m.now = now.UnixNano()
 	before := now.Add(-m.cfg.Keep).UnixNano()
 	for o := m.gone.first; o != nil && o.gone < before; o = m.gone.first {
 		m.forget(o)

@@ -287,3 +287,43 @@ func BenchmarkUpdate(b *testing.B) {
 		n.Update([]cluster.Change{c}, true, now)
 	}
 }
+
+// The machine's clock jumps by an hour, either way: nothing loses its name, and
+// what comes afterwards has the right one.
+func TestClockJumps(t *testing.T) {
+	for _, jump := range []float64{3600, -3600} {
+		n := town(t)
+		n.now += 10_000
+		n.tell()
+		pod := n.seen(n.talk(netnsA, ipA, ipC, 80))
+		served := n.seen(n.talk(netnsA, ipA, clusterIP, 80))
+		n.host.answers[served.Conn] = &event.Translation{Local: addr(ipA), Remote: addr(ipB), RemotePort: 8080}
+		node := n.seen(n.talk(netnsA, ipA, ipN2, 22))
+		n.now++
+		n.tell(n.podGone("c"))
+		check := func(when string) {
+			t.Helper()
+			n.tell(nodeChange("n3", fmt.Sprint(n.now), "192.0.2.33")) // all are looked at again
+			n.expect(when, pod, "pod/ns/a", "pod/ns/c")
+			n.expect(when, served, "pod/ns/a", "pod/ns/b by ns/web")
+			n.expect(when, node, "pod/ns/a", "node/n2")
+		}
+		check("before")
+		n.now += jump
+		check("after")
+		n.expect("new", n.seen(n.talk(netnsA, ipA, ipB, 80)), "pod/ns/a", "pod/ns/b")
+		n.now += 2
+		n.tell(n.made("d", "d", ipC, 1))
+		n.now++
+		check("the address has another holder")
+		n.expect("the new one's", n.seen(n.talk(netnsA, ipA, ipC, 80)), "pod/ns/a", "pod/ns/d")
+		n.now -= jump
+		check("back")
+		n.expect("back", n.seen(n.talk(netnsA, ipA, ipC, 80)), "pod/ns/a", "pod/ns/d")
+		n.expect("back", n.seen(n.talk(netnsA, ipA, ipB, 80)), "pod/ns/a", "pod/ns/b")
+		n.now += 1000
+		if n.tell(); n.m.Pod("c") != nil {
+			t.Errorf("by %v: c is remembered for ever", jump)
+		}
+	}
+}

@@ -120,6 +120,8 @@ func (e *Enricher) holder(f *event.Flow, a *cluster.Address, ip event.IP) *event
 	m := e.cfg.Cluster
 	id, standing := m.Holder(a, f.First)
 	switch {
+	case f.Remote != nil && e.outlives(f, ip, id):
+		return f.Remote
 	case standing == cluster.Held:
 		return id
 	case standing == cluster.Past:
@@ -143,6 +145,20 @@ func (e *Enricher) holder(f *event.Flow, a *cluster.Address, ip event.IP) *event
 		return e.external
 	}
 	return e.nobody
+}
+
+// outlives tells that a name was given which stays, because nothing says any
+// more who had the address then: its pod is forgotten, or the clock went back.
+func (e *Enricher) outlives(f *event.Flow, ip event.IP, id *event.Identity) bool {
+	was := f.Remote
+	if was == id || !wasNamed(f, ip) {
+		return false
+	}
+	if f.First > e.again.now {
+		return true
+	}
+	other := id == nil || was.PodUID != id.PodUID
+	return other && was.PodUID != "" && e.cfg.Cluster.Pod(was.PodUID) == nil
 }
 
 // wasNamed tells that it was known once who has an address of the other side.
