@@ -58,6 +58,8 @@ type Client struct {
 	dial    *dialer
 	close   func() error
 	pulse   time.Duration
+	// Why it may not answer, where somebody else says so; nil where nobody does.
+	doubt func() string
 }
 
 // Dial prepares a client for an address that is no pod; the connection is made
@@ -209,7 +211,7 @@ func (c *Client) feelPulse(ctx context.Context, cancel context.CancelCauseFunc) 
 		_, err := c.health.Check(check, &healthv1.HealthCheckRequest{})
 		done()
 		if status.Code(err) == codes.DeadlineExceeded && ctx.Err() == nil {
-			cancel(&Error{c.Address.String() + " does not answer any more", c.command("status")})
+			cancel(c.doubted(&Error{c.Address.String() + " does not answer any more", c.command("status")}))
 			return
 		}
 	}

@@ -116,7 +116,8 @@ func (w Where) cluster(ctx context.Context) (Observer, error) {
 	if len(nodes) == 1 {
 		c.who = fmt.Sprintf("the agent on node %s of %s", nodes[0].Name, k.Name())
 	}
-	c.relay = relay.New(relay.Config{Nodes: nodes, Patience: answerTimeout, Reason: c.reason})
+	// A question to a node ends a moment before, in words that tell more.
+	c.relay = relay.New(relay.Config{Nodes: nodes, Patience: answerTimeout + time.Second, Reason: c.reason})
 	w.Say("asking " + c.who)
 	return c, nil
 }

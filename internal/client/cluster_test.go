@@ -96,6 +96,44 @@ func TestAnotherPodOfTheNode(t *testing.T) {
 	}
 }
 
+// An agent that runs is asked, ready or not; only where it does not answer it is
+// said that it was not.
+func TestAgentThatIsNotReady(t *testing.T) {
+	address, server := agent(t, &observer{})
+	api := reachtest.New(reachtest.Pod{Name: "agent-1", Node: "n1", Address: address, Unready: true})
+	c, err := find(t, api)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The answer of the fake has no nodes in it.
+	if st, err := c.Status(t.Context()); err != nil || len(st.GetNodes()) > 0 {
+		t.Fatalf("%v, %v", st, err)
+	}
+	server.Stop()
+	says := func(want string) {
+		t.Helper()
+		deadline := time.Now().Add(30 * time.Second)
+		for {
+			st, err := c.Status(t.Context())
+			if err != nil || len(st.GetNodes()) != 1 {
+				t.Fatal(st, err)
+			}
+			got := st.GetNodes()[0].GetError()
+			if strings.Contains(got, "nothing listens at port 9090") && strings.HasSuffix(got, want) {
+				return
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("%q, want %q", got, want)
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+	}
+	says(": the agent pod agent-1 is not ready (it runs)")
+	// It is ready by now: that was not why.
+	api.Set(reachtest.Pod{Name: "agent-1", Node: "n1", Address: address})
+	says("of the pod")
+}
+
 func TestClusterIsInterrupted(t *testing.T) {
 	address, _ := agent(t, &observer{quiet: true})
 	c, err := find(t, reachtest.New(reachtest.Pod{Name: "agent-1", Node: "n1", Address: address}))

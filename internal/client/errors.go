@@ -37,17 +37,29 @@ func (c *Client) explain(ctx context.Context, err error, connected bool) error {
 	st, _ := status.FromError(err)
 	switch {
 	case errors.Is(err, io.EOF), connected && gone(st.Code()):
-		return &Error{who + " went away", c.command("status")}
+		return c.doubted(&Error{who + " went away", c.command("status")})
 	case st.Code() == codes.Unavailable:
-		return c.unreachable(st.Message())
+		return c.doubted(c.unreachable(st.Message()))
 	case st.Code() == codes.Unimplemented, st.Code() == codes.Internal && !connected, st.Code() == codes.Unknown && !connected:
 		return &Error{who + " does not speak orb8.v1.Observer: another program listens there, or another version of orb8 (" + st.Message() + ")", c.start()}
 	case st.Code() == codes.DeadlineExceeded:
-		return &Error{who + " did not answer within " + answerTimeout.String(), c.command("status")}
+		return c.doubted(&Error{who + " did not answer within " + answerTimeout.String(), c.command("status")})
 	case st.Code() == codes.InvalidArgument:
 		return &Error{who + " did not accept the question: " + st.Message(), "orb8 --help"}
 	}
 	return &Error{who + " could not answer: " + st.Message(), c.command("status")}
+}
+
+// doubted adds to a failure that it was to be feared.
+func (c *Client) doubted(e *Error) *Error {
+	if c.doubt == nil {
+		return e
+	}
+	doubt := c.doubt()
+	if doubt == "" {
+		return e
+	}
+	return &Error{e.Text + ": " + doubt, e.Try}
 }
 
 // gone: how gRPC reports a peer that stopped or was killed in mid-stream.
@@ -56,7 +68,7 @@ func gone(c codes.Code) bool {
 }
 
 // unreachable says why no connection could be made.
-func (c *Client) unreachable(message string) error {
+func (c *Client) unreachable(message string) *Error {
 	who, why := c.Address.String(), c.dial.lastError()
 	var explained *Error
 	var dns *net.DNSError
@@ -91,7 +103,7 @@ func (c *Client) unreachable(message string) error {
 
 // silent: what a stopped or overloaded Observer looks like, and some other
 // programs do, too.
-func (c *Client) silent() error {
+func (c *Client) silent() *Error {
 	return &Error{c.Address.String() + " accepts connections but does not answer: it hangs, or is another program", "orb8 --standalone status to look without it"}
 }
 

@@ -43,7 +43,11 @@ func (w *ways) client(a reach.Agent) (*Client, error) {
 		conn, err := way.dial(ctx)
 		return conn, told(err)
 	}}
-	return dial(Address{AgentPod, a.Namespace + "/" + a.Pod}, d, podParams())
+	c, err := dial(Address{AgentPod, a.Namespace + "/" + a.Pod}, d, podParams())
+	if err == nil {
+		c.doubt = way.doubt
+	}
+	return c, err
 }
 
 // podParams: a way to a pod takes longer, and is not asked for as often.
@@ -65,12 +69,33 @@ func (w *ways) list(ctx context.Context) ([]reach.Agent, error) {
 	return w.agents, w.failed
 }
 
-// way leads to the agent of one node, whichever pod that is.
+// way leads to the agent of one node, whichever pod that is. gRPC dials once at
+// a time.
 type way struct {
 	ways *ways
 
 	mu    sync.Mutex
 	agent reach.Agent
+	tried bool // what is doubted is listed again before the next time
+}
+
+func (w *way) last() (a reach.Agent, tried bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	tried, w.tried = w.tried, w.agent.Doubt != ""
+	return w.agent, tried
+}
+
+func (w *way) set(a reach.Agent) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.agent, w.tried = a, a.Doubt != ""
+}
+
+func (w *way) doubt() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.agent.Doubt
 }
 
 func (w *way) dial(ctx context.Context) (net.Conn, error) {
@@ -80,10 +105,9 @@ func (w *way) dial(ctx context.Context) (net.Conn, error) {
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.agent.Problem == "" {
-		conn, err := w.ways.cluster.Dial(ctx, w.agent.Namespace, w.agent.Pod)
+	agent, tried := w.last()
+	if agent.Problem == "" && !tried {
+		conn, err := w.ways.cluster.Dial(ctx, agent.Namespace, agent.Pod)
 		if !reach.IsGone(err) {
 			return conn, err
 		}
@@ -92,15 +116,16 @@ func (w *way) dial(ctx context.Context) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	i := slices.IndexFunc(agents, func(a reach.Agent) bool { return a.Node == w.agent.Node })
+	i := slices.IndexFunc(agents, func(a reach.Agent) bool { return a.Node == agent.Node })
 	if i < 0 {
-		return nil, &Error{"there is no agent on node " + w.agent.Node + " any more", w.ways.cluster.Kubectl("get pods -o wide -n " + w.agent.Namespace)}
+		return nil, &Error{"there is no agent on node " + agent.Node + " any more", w.ways.cluster.Kubectl("get pods -o wide -n " + agent.Namespace)}
 	}
-	w.agent = agents[i]
-	if w.agent.Problem != "" {
-		return nil, &Error{w.agent.Problem, w.ways.cluster.Kubectl("describe pod -n " + w.agent.Namespace + " " + w.agent.Pod)}
+	agent = agents[i]
+	w.set(agent)
+	if agent.Problem != "" {
+		return nil, &Error{agent.Problem, w.ways.cluster.Kubectl("describe pod -n " + agent.Namespace + " " + agent.Pod)}
 	}
-	return w.ways.cluster.Dial(ctx, w.agent.Namespace, w.agent.Pod)
+	return w.ways.cluster.Dial(ctx, agent.Namespace, agent.Pod)
 }
 
 // dial prepares a client for an address.

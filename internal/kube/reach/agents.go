@@ -18,8 +18,11 @@ import (
 // Agent is the pod of an agent.
 type Agent struct {
 	Namespace, Pod, Node string
-	// Why it cannot answer; "" when it is ready.
+	// Why it cannot answer; "" when it runs.
 	Problem string
+	// Why it may not, though it runs; "" when it is ready. The node controller
+	// says so of agents that answer well when a node was not heard of.
+	Doubt string
 }
 
 // Bounds on what the API server is believed.
@@ -64,7 +67,7 @@ func (f fleet) add(pods []pod) {
 func (f fleet) agents(namespace string) []Agent {
 	agents := make([]Agent, 0, len(f))
 	for node, p := range f {
-		agents = append(agents, Agent{Namespace: namespace, Pod: p.Metadata.Name, Node: node, Problem: p.problem()})
+		agents = append(agents, Agent{Namespace: namespace, Pod: p.Metadata.Name, Node: node, Problem: p.problem(), Doubt: p.doubt()})
 	}
 	slices.SortFunc(agents, func(a, b Agent) int { return strings.Compare(a.Node, b.Node) })
 	return agents
@@ -97,9 +100,9 @@ type pod struct {
 		} `json:"conditions"`
 		ContainerStatuses []struct {
 			State struct {
-				Waiting *struct {
+				Waiting, Terminated *struct {
 					Reason string `json:"reason"`
-				} `json:"waiting"`
+				}
 			} `json:"state"`
 		} `json:"containerStatuses"`
 	} `json:"status"`
@@ -141,20 +144,37 @@ func (p *pod) ready() bool {
 	return status == "True"
 }
 
-// problem says why an agent cannot be asked.
+// problem says why an agent cannot be asked: it does not run.
 func (p *pod) problem() string {
 	if p.ready() {
 		return ""
 	}
+	stopped := p.Status.Phase != "Running"
 	why := cmp.Or(p.Status.Reason, p.Status.Phase)
 	for _, c := range p.Status.ContainerStatuses {
-		if c.State.Waiting != nil {
-			why = c.State.Waiting.Reason
+		if s := cmp.Or(c.State.Waiting, c.State.Terminated); s != nil {
+			stopped, why = true, s.Reason
 		}
+	}
+	if !stopped {
+		return ""
 	}
 	if status, message := p.condition("PodScheduled"); status == "False" {
 		why = "it is not scheduled: " + message
 	}
+	return p.notReady(why)
+}
+
+// doubt says why an agent that runs may not answer.
+func (p *pod) doubt() string {
+	if p.ready() || p.problem() != "" {
+		return ""
+	}
+	_, why := p.condition("Ready")
+	return p.notReady(cmp.Or(why, "it runs"))
+}
+
+func (p *pod) notReady(why string) string {
 	if p.Metadata.DeletionTimestamp != nil {
 		why = "it is to end"
 	}

@@ -4,6 +4,7 @@ package reach
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"net"
@@ -77,10 +78,11 @@ func TestAgents(t *testing.T) {
 		reachtest.Pod{Name: "agent-new", Node: "n1"},
 		reachtest.Pod{Name: "agent-bad", Node: "n0", Waiting: "CrashLoopBackOff"},
 		reachtest.Pod{Name: "agent-last", Node: "n3", Ending: true, Waiting: "x"},
+		reachtest.Pod{Name: "agent-late", Node: "n4", Unready: true},
 	)
 	c := open(t, s)
 	agents, err := c.Agents(t.Context())
-	if err != nil || len(agents) != 3 {
+	if err != nil || len(agents) != 4 {
 		t.Fatal(agents, err)
 	}
 	if a := agents[0]; a.Node != "n0" || a.Problem != "the agent pod agent-bad is not ready (CrashLoopBackOff)" {
@@ -92,6 +94,9 @@ func TestAgents(t *testing.T) {
 	if a := agents[2]; !strings.Contains(a.Problem, "it is to end") {
 		t.Errorf("%+v", a)
 	}
+	if a := agents[3]; a.Problem != "" || a.Doubt != "the agent pod agent-late is not ready (it runs)" {
+		t.Errorf("%+v", a)
+	}
 	s.Set()
 	_, err = c.Agents(t.Context())
 	says(t, err, "no agents found in namespace orb8-system of context test", "apply -k deploy/overlays/default")
@@ -101,6 +106,39 @@ func TestAgents(t *testing.T) {
 	s.Close()
 	_, err = c.Agents(t.Context())
 	says(t, err, "cannot be reached: dial tcp", "get --raw /readyz")
+}
+
+// What runs is asked; what does not is told with its reason.
+func TestAgentStates(t *testing.T) {
+	const unready = `"conditions":[{"type":"Ready","status":"False","message":"containers with unready status: [agent]"}]`
+	for status, want := range map[string][2]string{
+		`"phase":"Running","conditions":[{"type":"Ready","status":"True"}]`:                                      {},
+		`"phase":"Running",` + unready:                                                                           {"", "containers with unready status: [agent]"},
+		`"phase":"Running","containerStatuses":[{"state":{"running":{}}}],` + unready:                            {"", "containers with unready status: [agent]"},
+		`"phase":"Running","containerStatuses":[{"state":{"waiting":{"reason":"CrashLoopBackOff"}}}],` + unready: {"CrashLoopBackOff", ""},
+		`"phase":"Running","containerStatuses":[{"state":{"terminated":{"reason":"OOMKilled"}}}],` + unready:     {"OOMKilled", ""},
+		`"phase":"Pending","containerStatuses":[{"state":{"waiting":{"reason":"ContainerCreating"}}}]`:           {"ContainerCreating", ""},
+		`"phase":"Pending","conditions":[{"type":"PodScheduled","status":"False","message":"no room"}]`:          {"it is not scheduled: no room", ""},
+		`"phase":"Failed","reason":"Evicted"`:                                                                    {"Evicted", ""},
+		`"phase":"Pending"`:                                                                                      {"Pending", ""},
+		``:                                                                                                       {"no reason given", ""},
+	} {
+		var list podList
+		if err := json.Unmarshal([]byte(`{"items":[{"metadata":{"name":"a"},"spec":{"nodeName":"n"},"status":{`+status+`}}]}`), &list); err != nil {
+			t.Fatal(err)
+		}
+		found := fleet{}
+		found.add(list.Items)
+		got := found.agents("ns")[0]
+		for i, text := range []string{got.Problem, got.Doubt} {
+			if text != "" {
+				text = strings.TrimSuffix(strings.TrimPrefix(text, "the agent pod a is not ready ("), ")")
+			}
+			if text != want[i] {
+				t.Errorf("%s: %+v, want %q", status, got, want)
+			}
+		}
+	}
 }
 
 func TestAgentsOfSomethingElse(t *testing.T) {

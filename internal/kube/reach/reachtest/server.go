@@ -27,8 +27,10 @@ type Pod struct {
 	Name, Node string
 	// HOST:PORT of what listens in it.
 	Address string
-	// Ready when empty.
+	// Its container runs when empty, and is ready.
 	Waiting string
+	// It runs and is not ready.
+	Unready bool
 	// To end.
 	Ending bool
 }
@@ -120,7 +122,7 @@ func (s *Server) list(w http.ResponseWriter) {
 	s.lists++
 	items := []any{}
 	for _, p := range s.pods {
-		ready := map[bool]string{true: "True", false: "False"}[p.Waiting == ""]
+		ready := map[bool]string{true: "True", false: "False"}[p.Waiting == "" && !p.Unready]
 		meta := map[string]any{"name": p.Name, "creationTimestamp": "2026-03-04T12:00:00Z"}
 		if p.Ending {
 			meta["deletionTimestamp"] = "2026-03-04T12:00:00Z"
