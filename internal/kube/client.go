@@ -85,7 +85,7 @@ func connect(cfg *rest.Config, node string) (*client, error) {
 	cfg.APIPath = "/"
 	cfg.QPS = -1
 	// A connection that still ends its streams is not idle: close would leave it.
-	dial := connrotation.NewDialer((&net.Dialer{Timeout: dialLimit, KeepAlive: 3 * dialLimit}).DialContext)
+	dial := connrotation.NewDialer(plainly((&net.Dialer{Timeout: dialLimit, KeepAlive: 3 * dialLimit}).DialContext))
 	cfg.Dial = dial.DialContext
 	hc, err := rest.HTTPClientFor(cfg)
 	if err != nil {
@@ -96,6 +96,18 @@ func connect(cfg *rest.Config, node string) (*client, error) {
 		return nil, fmt.Errorf("connect to %s: %w", cfg.Host, err)
 	}
 	return &client{rest: rc, http: hc, dial: dial, host: cfg.Host}, nil
+}
+
+// plainly makes of a timeout an error like others: the library takes it for a
+// stream that has ended.
+func plainly(dial connrotation.DialFunc) connrotation.DialFunc {
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		c, err := dial(ctx, network, address)
+		if err != nil {
+			return nil, fmt.Errorf("no connection: %w", err)
+		}
+		return c, nil
+	}
 }
 
 // objects are all that orb8 reads: what is not named here is not linked.

@@ -42,6 +42,7 @@ type apiServer struct {
 	changed   chan struct{}
 	// By path: 403, an answer that never comes, a status of trouble.
 	denied, hangs map[string]bool
+	listOnly      map[string]bool // 403 to who watches
 	broken        map[string]int
 	kinds         map[string]string // discovery, JSON
 	noStream      bool              // an older server: sendInitialEvents is refused
@@ -59,7 +60,7 @@ type apiEvent struct {
 func newAPIServer(t testing.TB) *apiServer {
 	s := &apiServer{
 		scheme: objects(), version: 100, objects: map[string]map[string]runtime.Object{}, changed: make(chan struct{}),
-		denied: map[string]bool{}, hangs: map[string]bool{}, broken: map[string]int{}, kinds: map[string]string{}, cut: make(chan struct{}),
+		denied: map[string]bool{}, listOnly: map[string]bool{}, hangs: map[string]bool{}, broken: map[string]int{}, kinds: map[string]string{}, cut: make(chan struct{}),
 	}
 	s.Server = httptest.NewUnstartedServer(s)
 	s.EnableHTTP2 = true
@@ -160,7 +161,7 @@ func (s *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		verb = "watch "
 	}
 	s.requests = append(s.requests, verb+path+" "+q.Encode()+" "+r.UserAgent())
-	denied, hangs, broken, noStream, cut := s.denied[path], s.hangs[path], s.broken[path], s.noStream, s.cut
+	denied, hangs, broken, noStream, cut := s.denied[path] || watching && s.listOnly[path], s.hangs[path], s.broken[path], s.noStream, s.cut
 	known, kinds := s.objects[path] != nil, s.kinds[path]
 	s.mu.Unlock()
 	switch {
@@ -172,7 +173,7 @@ func (s *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case denied:
 		resource := path[strings.LastIndex(path, "/")+1:]
 		s.refuse(w, http.StatusForbidden, metav1.StatusReasonForbidden,
-			fmt.Sprintf(`%s is forbidden: User "system:serviceaccount:orb8-system:orb8-agent" cannot list resource %[1]q at the cluster scope`, resource))
+			fmt.Sprintf(`%s is forbidden: User "system:serviceaccount:orb8-system:orb8-agent" cannot %[2]s resource %[1]q at the cluster scope`, resource, strings.TrimSpace(verb)))
 	case broken != 0:
 		s.refuse(w, broken, metav1.StatusReasonInternalError, "broken")
 	case watching && noStream && q.Get("sendInitialEvents") != "":

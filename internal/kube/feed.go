@@ -89,13 +89,9 @@ func (f *feed) synced() bool {
 // settle says once that the start does not wait for this feed any more.
 func (f *feed) settle() { f.once.Do(f.settled) }
 
-// note keeps what has become of a request. Without owners the start is
-// complete; without addresses it never is.
+// note keeps what has failed. Without owners the start is complete; without
+// addresses it never is.
 func (f *feed) note(ctx context.Context, err error) {
-	if err == nil {
-		f.problems.clear(f)
-		return
-	}
 	if ctx.Err() != nil || apierrors.IsInvalid(err) || apierrors.IsBadRequest(err) || expired(err) {
 		return // an older server that cannot stream what there is, or time to list
 	}
@@ -114,8 +110,8 @@ func (f *feed) ListWithContext(ctx context.Context, opts metav1.ListOptions) (ru
 		opts.ResourceVersion = "" // else the server takes no notice of the page's size
 	}
 	obj, err := f.client.list(ctx, f.resource, opts)
-	f.note(ctx, err)
 	if err != nil {
+		f.note(ctx, err)
 		if denied(err) {
 			f.problems.pause(ctx, f.pause)
 		}
@@ -149,15 +145,20 @@ func (f *feed) fact(o runtime.Object) *fact {
 }
 
 // WatchWithContext opens a stream, however long that takes: to the library, an
-// API server that is away would be a reason to ask for everything again.
+// API server that is away would be a reason to ask for everything again. Only a
+// stream says that all is well: who may list and not watch lists again, seldom.
 func (f *feed) WatchWithContext(ctx context.Context, opts metav1.ListOptions) (watch.Interface, error) {
 	for pause := firstRetry; ; pause = min(2*pause, lastRetry) {
 		w, stop, err := f.client.watch(ctx, f.resource, opts)
-		f.note(ctx, err)
 		if err == nil {
+			f.problems.clear(f)
 			s := &stream{feed: f, from: w, cancel: stop, events: make(chan watch.Event), done: make(chan struct{})}
 			go s.run(ctx)
 			return s, nil
+		}
+		f.note(ctx, err)
+		if denied(err) && opts.SendInitialEvents == nil {
+			f.problems.pause(ctx, f.pause)
 		}
 		if ctx.Err() != nil || !passing(err) {
 			return nil, err

@@ -4,7 +4,11 @@ package kube
 
 import (
 	"context"
+	"errors"
+	"log/slog"
+	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -257,6 +261,48 @@ func TestDenied(t *testing.T) {
 	d.waitFor(t, "the end of one problem", func() bool { return !d.problem("nodes") })
 	if len(d.watch.Problems()) != 1 {
 		t.Error(d.watch.Problems())
+	}
+}
+
+// Who may list and not watch is told what there is, and asks again seldom; one
+// word in the log is enough.
+func TestListOnly(t *testing.T) {
+	s := newAPIServer(t)
+	fill(s)
+	s.listOnly["/api/v1/nodes"] = true
+	var log logged
+	d := open(t, s, Config{Cluster: true, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	d.waitFor(t, "the start", func() bool { return d.synced && d.now["n1"].Node != nil })
+	d.waitFor(t, "several lists", func() bool { return s.asked("list /api/v1/nodes") >= 3 })
+	if p := d.watch.Problems(); len(p) != 1 || !strings.HasPrefix(p[0], "cannot watch nodes: the ServiceAccount orb8-system/orb8-agent lacks watch on nodes ") {
+		t.Errorf("the problems are %q", p)
+	}
+	s.do(func() { s.listOnly["/api/v1/nodes"] = false })
+	d.waitFor(t, "the end of the problem", func() bool { return len(d.watch.Problems()) == 0 })
+	if text := log.String(); strings.Count(text, "refuses") != 1 || strings.Count(text, "answers again") != 1 {
+		t.Error(text)
+	}
+}
+
+// logged is for several goroutines.
+type logged struct {
+	mu sync.Mutex
+	strings.Builder
+}
+
+func (l *logged) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.Builder.Write(b)
+}
+
+// The library would take a connection that does not come about in time for a
+// stream without events.
+func TestATimeoutIsAnError(t *testing.T) {
+	dial := plainly(func(context.Context, string, string) (net.Conn, error) { return nil, os.ErrDeadlineExceeded })
+	_, err := dial(t.Context(), "tcp", "192.0.2.1:443")
+	if u := (&url.Error{Err: err}); u.Timeout() || !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Error(err)
 	}
 }
 

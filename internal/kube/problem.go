@@ -182,6 +182,10 @@ func advice(text string) string {
 }
 
 func (r *resource) forbidden(err error) string {
+	if strings.Contains(err.Error(), "cannot watch resource") {
+		return fmt.Sprintf("cannot watch %s: %s lacks watch on %s in the whole cluster (apply deploy/): what is new is known late, or not at all",
+			r.name, who(err), r.plural)
+	}
 	return fmt.Sprintf("cannot list %s: %s lacks list and watch on %s in the whole cluster (apply deploy/): %s",
 		r.name, who(err), r.plural, r.missing)
 }
