@@ -14,6 +14,11 @@ type door struct {
 	service  *service
 	port     uint16
 	protocol event.Protocol
+	api      bool // the service is the API server's: told here, so that nothing else is read
+}
+
+func (p *place) door(s *service) door {
+	return door{service: s, port: p.port, protocol: p.protocol, api: s.identity.Service == apiServer}
 }
 
 // doors of one address are few.
@@ -113,8 +118,7 @@ func (a *Address) APIServer(port uint16, protocol event.Protocol) bool {
 		return false
 	}
 	for i := range a.backends {
-		d := &a.backends[i]
-		if (port == 0 && protocol == 0 || d.leads(port, protocol)) && d.service.identity.Service == apiServer {
+		if d := &a.backends[i]; d.api && (port == 0 && protocol == 0 || d.leads(port, protocol)) {
 			return true
 		}
 	}
@@ -259,7 +263,7 @@ func (m *Map) open(at side, p place, s *service) {
 	}
 	m.places++
 	ds := m.address(p.ip).side(at)
-	*ds = append(*ds, door{s, p.port, p.protocol})
+	*ds = append(*ds, p.door(s))
 	m.touchPlace(p)
 }
 
@@ -269,7 +273,7 @@ func (m *Map) shut(at side, p place, s *service) {
 		return
 	}
 	ds := a.side(at)
-	i := slices.Index(*ds, door{s, p.port, p.protocol})
+	i := slices.Index(*ds, p.door(s))
 	if i < 0 {
 		return // there was no room
 	}

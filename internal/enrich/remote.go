@@ -11,10 +11,8 @@ import (
 // has the address.
 type end struct {
 	base *event.Identity
-	// As which it was asked; nil: as itself.
+	// As which it was asked; nil: as the API server.
 	service *event.Identity
-	// The node's API server.
-	api bool
 }
 
 // remote gives the identity of the other side, by who had its address when the
@@ -62,8 +60,10 @@ func (e *Enricher) served(f *event.Flow, s *event.Identity) *event.Identity {
 	case t.OfSocket:
 		return s
 	}
-	id := e.itself(f)
-	if t.Remote != f.Conn.Local {
+	var id *event.Identity
+	if t.Remote == f.Conn.Local {
+		id = e.itself(f)
+	} else {
 		a := e.cfg.Cluster.At(t.Remote)
 		id = e.atPort(e.holder(f, a, t.Remote), a, t.RemotePort, f.Conn.Protocol)
 	}
@@ -82,11 +82,11 @@ func (e *Enricher) behind(f *event.Flow, a *cluster.Address, id *event.Identity)
 	switch {
 	case f.NAT != nil && f.NAT.OfSocket:
 		service = e.asked(f)
-	case f.NAT == nil && a.Endpoint(c.RemotePort, c.Protocol):
+	case f.NAT == nil && (c.Netns == e.cfg.Netns || e.balanced(f)) && a.Endpoint(c.RemotePort, c.Protocol):
 		if c.Netns == e.cfg.Netns {
 			e.want(f)
 		}
-		if f.OpenedBy == event.OpenerLocal && e.cfg.SocketLB != nil && e.cfg.SocketLB() {
+		if e.balanced(f) {
 			service = e.named(socketLB)
 		}
 	default:
@@ -99,6 +99,11 @@ func (e *Enricher) behind(f *event.Flow, a *cluster.Address, id *event.Identity)
 		return id
 	}
 	return e.intoEnd(end{base: id, service: service})
+}
+
+// balanced: its socket may have asked for a Service.
+func (e *Enricher) balanced(f *event.Flow) bool {
+	return f.OpenedBy == event.OpenerLocal && e.cfg.SocketLB != nil && e.cfg.SocketLB()
 }
 
 // asked is the Service that a socket of the host's asked for.
@@ -180,7 +185,7 @@ func (e *Enricher) atPort(id *event.Identity, a *cluster.Address, port uint16, p
 	if id.Class == event.ClassPod || id.Class == event.ClassAPIServer || !a.APIServer(port, protocol) {
 		return id
 	}
-	return e.intoEnd(end{base: id, api: true})
+	return e.intoEnd(end{base: id})
 }
 
 // itself is the local end seen from outside: what it says to localhost or to its
@@ -208,22 +213,21 @@ func (e *Enricher) named(service string) *event.Identity {
 func (e *Enricher) own(ip event.IP) bool { return e.cfg.Own != nil && e.cfg.Own(ip) }
 
 func (e *Enricher) intoEnd(k end) *event.Identity {
-	if !k.api && k.base.Service == k.service.Service {
+	id := e.ends.get(k)
+	switch {
+	case id != nil:
+		return id
+	case k.service != nil && k.base.Service == k.service.Service:
 		return k.base
 	}
-	id := e.ends.get(k)
-	if id == nil {
-		made := *k.base
-		id = &made
-		if k.api {
-			id.Class = event.ClassAPIServer
-		}
-		if k.service != nil {
-			id.Service = k.service.Service
-		}
-		e.ends.put(k, id)
+	made := *k.base
+	if k.service == nil {
+		made.Class = event.ClassAPIServer
+	} else {
+		made.Service = k.service.Service
 	}
-	return id
+	e.ends.put(k, &made)
+	return &made
 }
 
 func isLoopback(ip *event.IP) bool {
