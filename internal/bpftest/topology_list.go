@@ -41,6 +41,9 @@ type Topology struct {
 	No4, No6 bool
 	// What a client asks for to reach a server's address; nil where that is it.
 	Publish func(server netip.AddrPort) netip.AddrPort
+	// The client's own host translates what it sends: at the client's interface a
+	// packet is as the server sees it.
+	Translates bool
 }
 
 // Settle waits until nothing moves at the places and reads what their
@@ -118,6 +121,7 @@ func Layouts() []Layout {
 	}
 	all = append(all, podLayouts()...)
 	all = append(all, natLayouts()...)
+	all = append(all, serviceLayouts()...)
 	all = append(all, tunnelLayouts()...)
 	return append(all, stackedLayouts()...)
 }

@@ -15,31 +15,50 @@ import (
 // interface's address.
 func (n *Netns) Masquerade(outgoing string) {
 	n.t.Helper()
+	n.masquerade(outgoing, &expr.Masq{})
+}
+
+func (n *Netns) masquerade(outgoing string, how *expr.Masq) {
+	n.t.Helper()
 	n.nat(nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource,
-		append(matchInterface(expr.MetaKeyOIFNAME, outgoing), &expr.Masq{}))
+		append(matchInterface(expr.MetaKeyOIFNAME, outgoing), how))
 }
 
 // NodePort rewrites what comes to a port of the namespace, over TCP or UDP, to
 // another address and port. It does so in the family of that address.
 func (n *Netns) NodePort(port uint16, to netip.AddrPort) {
 	n.t.Helper()
-	family := byte(unix.NFPROTO_IPV4)
-	if to.Addr().Is6() {
-		family = unix.NFPROTO_IPV6
-	}
 	for _, protocol := range []byte{unix.IPPROTO_TCP, unix.IPPROTO_UDP} {
-		n.nat(nftables.ChainHookPrerouting, nftables.ChainPriorityNATDest, []expr.Any{
-			&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: 1},
-			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{family}},
-			&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
-			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{protocol}},
-			&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
-			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binary.BigEndian.AppendUint16(nil, port)},
-			&expr.Immediate{Register: 1, Data: to.Addr().AsSlice()},
-			&expr.Immediate{Register: 2, Data: binary.BigEndian.AppendUint16(nil, to.Port())},
-			&expr.NAT{Type: expr.NATTypeDestNAT, Family: uint32(family), RegAddrMin: 1, RegProtoMin: 2},
-		})
+		n.nat(nftables.ChainHookPrerouting, nftables.ChainPriorityNATDest, append(matchPort(protocol, port, to.Addr().Is6()), rewrite(to)...))
 	}
+}
+
+// matchPort matches the packets of a family to a port.
+func matchPort(protocol byte, port uint16, v6 bool) []expr.Any {
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: 1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{familyOf(v6)}},
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{protocol}},
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binary.BigEndian.AppendUint16(nil, port)},
+	}
+}
+
+// rewrite gives what matched another destination.
+func rewrite(to netip.AddrPort) []expr.Any {
+	return []expr.Any{
+		&expr.Immediate{Register: 1, Data: to.Addr().AsSlice()},
+		&expr.Immediate{Register: 2, Data: binary.BigEndian.AppendUint16(nil, to.Port())},
+		&expr.NAT{Type: expr.NATTypeDestNAT, Family: uint32(familyOf(to.Addr().Is6())), RegAddrMin: 1, RegProtoMin: 2},
+	}
+}
+
+func familyOf(v6 bool) byte {
+	if v6 {
+		return unix.NFPROTO_IPV6
+	}
+	return unix.NFPROTO_IPV4
 }
 
 // LoseOneIn drops every n-th large TCP packet on its way up from the

@@ -212,6 +212,9 @@ func (r *round) check(k talk) {
 // returns the packets from the client to the server, and back.
 func (r *round) ends(k talk) (out, back uint64) {
 	r.t.Helper()
+	if r.topo.Translates {
+		k.client, k.dialled = k.seen, k.server
+	}
 	ports := map[uint16]bool{k.client.Port(): true, k.seen.Port(): true}
 	places := r.topo.Places
 	client, server := r.node.Iface(places[0]), r.node.Iface(places[len(places)-1])
