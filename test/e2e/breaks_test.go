@@ -127,22 +127,8 @@ func apiServerDown(t *testing.T, s *scene) {
 		return s.during(1, here, born.Add(-time.Second))
 	})
 	t.Logf("the API server was ready %v after its start; the names were there %v later", ready.Sub(up).Round(time.Millisecond), time.Since(ready).Round(time.Millisecond))
-	// Of nodes that were not heard of for so long, the control plane thinks they
-	// have failed, and their pods with them, until they have been heard again.
-	eventually(t, time.Minute, func() (stale []string) {
-		var leases struct{ Items []object }
-		s.get(t, &leases, "-n", "kube-node-lease", "leases")
-		for _, l := range leases.Items {
-			renewed, err := time.Parse(time.RFC3339Nano, l.text("spec", "renewTime"))
-			if err != nil || renewed.Before(ready) {
-				stale = append(stale, fmt.Sprintf("%s renewed %v, %v", l.text("metadata", "name"), renewed, err))
-			}
-		}
-		return stale
-	})
-	s.kubectl(t, "wait", "node", "--all", "--for=condition=Ready", "--timeout=60s")
-	s.waitForAgents(t)
-	t.Logf("all agents were ready %v after the API server", time.Since(ready).Round(time.Millisecond))
+	s.waitForAnswers(t)
+	t.Logf("all agents answered through the API server %v after it was ready", time.Since(ready).Round(time.Millisecond))
 }
 
 // during says what is wrong with the connections of a view that began after a
@@ -174,6 +160,7 @@ func (s *scene) during(i int, v *view, after time.Time) []string {
 // when it is back its agent and its pods have their names again.
 func powerFailure(t *testing.T, s *scene) {
 	client, server := s.pair(place{node: 1}, place{node: 3}, 7000)
+	s.waitForAnswers(t)
 	s.do(t, "node-down", "3")
 	up := func() { s.do(t, "node-up", "3") }
 	defer func() {
@@ -199,7 +186,7 @@ func powerFailure(t *testing.T, s *scene) {
 	up()
 	up = nil
 	s.kubectl(t, "wait", "node/node3", "--for=condition=Ready", "--timeout=90s")
-	s.waitForAgents(t)
+	s.waitForAnswers(t)
 	// The pod keeps its name and its UID, and has another sandbox.
 	old := server.ip
 	eventually(t, time.Minute, func() []string {
@@ -215,5 +202,4 @@ func powerFailure(t *testing.T, s *scene) {
 	made := s.traffic(client, "main", "send", "-to", server.ip+":7000", "-bytes", "8000")
 	here, there := s.between(made, client, server, "main")
 	s.checkConnection(t, made, here, there)
-	s.waitForAgents(t)
 }

@@ -167,6 +167,20 @@ func (c *cluster) waitForAgents(t testing.TB) {
 	})
 }
 
+// waitForAnswers waits until every node's agent answers: a pod that runs need
+// not be called ready, which the control plane is slow to say after it was away.
+func (c *cluster) waitForAnswers(t testing.TB) {
+	t.Helper()
+	eventually(t, time.Minute, func() (silent []string) {
+		for node := range c.zones {
+			if _, err := c.flows(node); err != nil {
+				silent = append(silent, err.Error())
+			}
+		}
+		return silent
+	})
+}
+
 // agents are the processes of the agents, by node.
 func (c *cluster) agents(t testing.TB) map[string]int {
 	t.Helper()

@@ -10,6 +10,7 @@ import (
 	"io"
 	"os/exec"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -96,6 +97,14 @@ func nameLatency(t *testing.T, s *scene) {
 	ask()
 	stop()
 	packets := s.firstPackets()
+	// How much of it is that the connection is there, and its name is not.
+	var nameless []time.Duration
+	for what, at := range named.first {
+		if end, isEnd := strings.CutPrefix(what, "named "); isEnd {
+			nameless = append(nameless, at.Sub(named.first["seen "+end]))
+		}
+	}
+	logPercentiles(t, "connections told of without a name at first, or with it (0)", nameless)
 	var both []time.Duration
 	for _, end := range []string{"local", "remote"} {
 		var took []time.Duration
@@ -207,12 +216,18 @@ func (s *scene) noteNames(ctx context.Context, agent orb8v1.ObserverClient, serv
 			return err
 		}
 		flow := answer.GetFlow()
-		if flow.GetLocal().GetIp() == server {
-			if r := flow.GetRemote(); r.GetNamespace() == s.ns {
-				named.note("remote " + r.GetPod())
-			}
-		} else if l := flow.GetLocal(); l.GetNamespace() == s.ns {
-			named.note("local " + l.GetPod())
+		if flow == nil {
+			continue
+		}
+		side, end := "local ", flow.GetLocal()
+		if end.GetIp() == server {
+			side, end = "remote ", flow.GetRemote()
+		}
+		which := fmt.Sprintf("%s%s:%d", side, end.GetIp(), end.GetPort())
+		named.note("seen " + which)
+		if end.GetNamespace() == s.ns {
+			named.note("named " + which)
+			named.note(side + end.GetPod())
 		}
 	}
 }
