@@ -81,10 +81,14 @@ func worksFor(id *event.Identity, want string) bool {
 	return named(want, id.Workload.Kind, id.Workload.Name)
 }
 
-// serves: a Service is kept as namespace/name.
+// serves: a Service is kept as namespace/name, and one that is not known as what
+// is known of it.
 func serves(id *event.Identity, want string) bool {
 	namespace, name, ok := strings.Cut(id.Service, "/")
-	return ok && named(want, namespace, name)
+	if !ok {
+		namespace, name = "", id.Service
+	}
+	return named(want, namespace, name)
 }
 
 // named tells whether want is the name, or prefix/name, without making either.

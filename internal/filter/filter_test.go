@@ -97,6 +97,21 @@ func TestIncludeAndExclude(t *testing.T) {
 	}
 }
 
+func TestServiceThatIsNotKnown(t *testing.T) {
+	const unknown = "unknown (socket LB)"
+	f := flow()
+	for _, id := range []*event.Identity{f.Local, f.Remote} {
+		id.Service = ""
+	}
+	match := func() bool { return (&Filter{Include: Fields{Services: []string{unknown}}}).Match(f) }
+	if match() {
+		t.Error("there is none")
+	}
+	if f.Remote.Service = unknown; !match() {
+		t.Error("not found by what is known")
+	}
+}
+
 func TestFieldsCombine(t *testing.T) {
 	if !(&Filter{}).Match(flow()) {
 		t.Error("the zero filter must let everything through")

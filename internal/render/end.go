@@ -45,6 +45,9 @@ func remoteName(f *orb8v1.FlowRecord) string {
 	if service == "" {
 		return nameAndPort(e, hasPort)
 	}
+	if !strings.Contains(service, "/") {
+		return service + "→" + nameAndPort(e, hasPort) // nor is its port known
+	}
 	asked := service
 	if hasPort {
 		asked += ":" + strconv.Itoa(int(e.GetPort()))

@@ -85,6 +85,7 @@ func TestRemoteName(t *testing.T) {
 		{"shop/cart:80→other/cart-x2x7q:8080", &orb8v1.End{Namespace: "other", Pod: "cart-x2x7q", Service: "shop/cart"}, backend},
 		{"shop/cart:80→cart-0", &orb8v1.End{Namespace: "shop", Pod: "cart-0", Service: "shop/cart"}, nil},
 		{"shop/cart:80→cart-0", &orb8v1.End{Namespace: "shop", Pod: "cart-0", Service: "shop/cart"}, &orb8v1.End{Ip: "10.1.0.5", Port: 80}},
+		{"unknown (socket LB)→shop/cart-0:80", &orb8v1.End{Namespace: "shop", Pod: "cart-0", Service: "unknown (socket LB)"}, nil},
 		{"default/kubernetes:80→apiserver:8080", &orb8v1.End{Class: "apiserver", Service: "default/kubernetes"}, backend},
 		{"shop/cart:80→10.1.0.5:8080", &orb8v1.End{Class: "external", Service: "shop/cart"}, backend},
 		{"shop/cart:80", &orb8v1.End{Class: "service", Service: "shop/cart"}, nil},
