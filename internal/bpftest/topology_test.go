@@ -46,7 +46,7 @@ func checkTopology(t *testing.T, topo *Topology, v6 bool) {
 	asked := 0
 	for from, k := range udp.From() {
 		asked += k
-		if k == n && from.Port() != client.Port() && from.Addr() == client.Addr() {
+		if k == n && from.Port() != client.Port() && from.Addr() == client.Addr() && !topo.Translates {
 			t.Errorf("asked by %v, seen as %v", client, from)
 		}
 	}

@@ -233,7 +233,7 @@ func TestTunnelsWithoutEthernet(t *testing.T) {
 			RequireDevice(t, c.device)
 			amount := 1 << 20
 			if Emulated() {
-				amount >>= 4
+				amount >>= 2
 			}
 			ends := tunnelEnds(t, NewPair(t), c.kind)
 			a, b := tapQuiet(t, ends[0], fromOutside(ends[0].Netns, Config{})), tapQuiet(t, ends[1], fromOutside(ends[1].Netns, Config{}))
