@@ -25,11 +25,18 @@ type port struct {
 	links []attachment
 	// What the device counted since attaching lies between the two.
 	low, high baseline
-	gone      time.Time
-	slot      bool // it has a place in flow_slots
-	moves     int  // how often it was put first again
-	rival     string
-	removed   int // how often another took it off
+	// What it counted up to its end; low takes it over before the next swap.
+	last   *deviceCounters
+	heir   *port // goes on with the account
+	begun  bool  // to be attached
+	tapped bool  // once at least, and its baselines are good
+	// Of earlier times on the same interface only a lower bound is known.
+	unread  bool
+	gone    time.Time
+	slot    bool // it has a place in flow_slots
+	moves   int  // how often it was put first again
+	rival   string
+	removed int // how often another took it off
 	// Of another namespace, at the own end of its veth.
 	outside bool
 }
@@ -196,6 +203,7 @@ func (t *Tap) attach(s *space, l netlink.Link) {
 		Name:  a.Name,
 		// It counts its own messages, keepalives and handshakes among them.
 		OwnMessages: l.Type() == "wireguard",
+		Unread:      true, // until the next audit
 	}}
 	if p.outside {
 		p.Note = atOwnEnd
@@ -207,9 +215,10 @@ func (t *Tap) attach(s *space, l netlink.Link) {
 	if old != nil {
 		// It left a bridge, say, or is the first interface of a namespace whose
 		// number another had before: the account goes on.
-		p.Unread = old.Unread
+		p.unread = old.unread || old.Unread && !old.gone.IsZero()
 		p.low, p.high, p.slot, p.moves, p.removed, p.rival = old.low, old.high, old.slot, old.moves, old.removed, old.rival
 		p.Note = old.Note
+		t.locked(func() { old.heir = p })
 	}
 	err := t.attachBoth(s, p, l, old != nil && old.gone.IsZero())
 	t.mu.Lock()
@@ -217,13 +226,16 @@ func (t *Tap) attach(s *space, l netlink.Link) {
 	s.ports[p.Iface.Index] = p
 	switch {
 	case err == nil:
+		p.tapped = true
 		if old == nil {
 			t.late(s, p.Iface.Index)
 		}
 		t.log.Info("Attached flow probe", "interface", p.Name, "netns", s.Netns, "by", p.How)
 	case errors.Is(err, unix.ENODEV), errors.As(err, &netlink.LinkNotFoundError{}):
-		// Gone between listing and attaching.
-		delete(s.ports, p.Iface.Index)
+		// Gone between listing and attaching. One direction may have counted.
+		if p.Problem, p.Left, p.gone = gone, true, time.Now(); old == nil && !p.begun {
+			delete(s.ports, p.Iface.Index)
+		}
 	default:
 		p.Problem = err.Error()
 		if old == nil || old.Problem != p.Problem {
@@ -250,12 +262,13 @@ func (t *Tap) attachBoth(s *space, p *port, l netlink.Link, again bool) error {
 	if err != nil {
 		return explain(err)
 	}
-	if s.own && !p.slot {
-		p.slot = t.takeSlot(p.Iface.Index)
-	}
 	before, err := p.read()
 	if err != nil {
 		return err
+	}
+	p.begun = true
+	if s.own && !p.slot {
+		p.slot = t.takeSlot(p.Iface.Index)
 	}
 	if again {
 		// Taken off since the last reading: up to now it may have been tapped.

@@ -39,6 +39,14 @@ func (b *baseline) end(reading deviceCounters) (whole bool) {
 	return whole
 }
 
+// gain adds what is known only now of earlier times.
+func (b *baseline) gain(more deviceCounters) {
+	for _, c := range []*deviceCounters{&b.prior, &b.now} {
+		c.rx.Add(more.rx)
+		c.tx.Add(more.tx)
+	}
+}
+
 // add takes over what another interface counted.
 func (b *baseline) add(o deviceCounters) {
 	b.now.rx.Add(o.rx)

@@ -12,24 +12,55 @@ import (
 // detach ends the tap on one interface and keeps its account, which is read up
 // to this moment where the interface is still there.
 func (t *Tap) detach(p *port) {
+	attached := p.How != ""
 	before, err1 := p.read()
 	t.locked(p.release)
 	after, err2 := p.read()
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	p.gone = time.Now()
+	if !attached {
+		return
+	}
 	if err1 == nil {
-		p.low.read(before)
+		t.keepLast(p, before)
 	}
 	if err2 == nil {
 		p.high.read(after)
-	} else {
-		p.Unread = true
 	}
-	p.gone = time.Now()
+	p.Unread = err1 != nil || err2 != nil
 	t.log.Info("Detached flow probe", "interface", p.Name, "netns", p.Iface.Netns)
 }
 
+// keepLast keeps the last reading of a port, which was made after the last swap:
+// what the tap counted up to that may be less. Callers hold mu.
+func (t *Tap) keepLast(p *port, last deviceCounters) {
+	if p.last == nil {
+		t.ended = append(t.ended, p)
+	}
+	p.last = &last
+}
+
+// takeLast has the last readings of ports count, before a swap.
+func (t *Tap) takeLast() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, p := range t.ended {
+		before := p.low.now
+		if !p.low.end(*p.last) {
+			p.Unread = true
+		}
+		for h := p.heir; h != nil; h = h.heir {
+			h.low.gain(deviceCounters{since(p.low.now.rx, before.rx), since(p.low.now.tx, before.tx)})
+		}
+		p.last = nil
+	}
+	t.ended = nil
+}
+
+// release takes the tap off; what is counted meanwhile is not read yet.
 func (p *port) release() {
+	p.Unread = p.Unread || p.How != ""
 	for _, c := range p.links {
 		// The interface has usually taken the attachment along already.
 		_ = c.Close()
@@ -49,6 +80,12 @@ func (p *port) abandon() {
 	}
 	p.links = nil
 	p.release()
+}
+
+func (t *Tap) isClosed() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.closed
 }
 
 func (t *Tap) detachAll() error {

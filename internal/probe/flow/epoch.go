@@ -24,6 +24,8 @@ func (t *Tap) Epoch(audit bool, apply func(*event.Delta)) error {
 	if t.kernel.active == nil {
 		return errClosed
 	}
+	start := time.Now()
+	t.takeLast()
 	if audit {
 		t.auditCost = 0
 		t.readPorts(func(p *port) *baseline { return &p.low })
@@ -48,7 +50,11 @@ func (t *Tap) Epoch(audit bool, apply func(*event.Delta)) error {
 		t.readPorts(func(p *port) *baseline { return &p.high })
 	}
 	t.scenes.load(t.layout.Load())
-	return t.empty(old, apply)
+	if err := t.empty(old, apply); err != nil {
+		return err
+	}
+	t.swapped = start
+	return nil
 }
 
 // swap returns the table that was active, with nothing running on it any more.
@@ -139,7 +145,7 @@ func (t *Tap) readPorts(which func(*port) *baseline) {
 	for i, p := range asked {
 		r := readings[i]
 		switch {
-		case p.How == "":
+		case p.How == "" || p.last != nil: // its last reading is later
 		case r == nil:
 			p.Unread = true // it is on its way out
 		default:
@@ -160,6 +166,7 @@ func (t *Tap) Interfaces() []event.Interface {
 	var out []event.Interface
 	add := func(p *port) {
 		i := t.account(p.Interface, p.low.now, p.high.now)
+		i.Unread = i.Unread || p.unread
 		if p.space != nil {
 			i.Namespace = p.space.Name
 		}

@@ -42,12 +42,13 @@ func (t *Tap) takeGone(after time.Duration, may func(event.Iface) bool) (taken [
 		t.gone = &port{Interface: event.Interface{Iface: t.Folded(), Name: Gone, Problem: gone, Left: true}}
 	}
 	take := func(p *port) bool {
-		if p.Problem != gone || time.Since(p.gone) < after || !may(p.Iface) {
+		// What it counted last is read with the first swap after its end.
+		if p.Problem != gone || time.Since(p.gone) < after || !p.gone.Before(t.swapped) || p.last != nil || !may(p.Iface) {
 			return false
 		}
 		t.gone.low.add(p.low.now)
 		t.gone.high.add(p.high.now)
-		t.gone.Unread = t.gone.Unread || p.Unread
+		t.gone.Unread = t.gone.Unread || p.Unread || p.unread
 		taken = append(taken, p)
 		return true
 	}

@@ -210,6 +210,14 @@ func (f *follower) sync(s *space, n *notice) {
 	}
 }
 
+// knows tells whether a namespace is still followed: another may have its
+// number.
+func (t *Tap) knows(s *space) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.spaces[s.Netns] == s
+}
+
 // byNsid is the namespace of a name; unknownNsid is the own one.
 func (t *Tap) byNsid(nsid int) *space {
 	t.mu.Lock()
@@ -234,9 +242,9 @@ func (t *Tap) hearOf(s *space, c *change) {
 	switch {
 	case c.kind == unix.RTM_DELLINK:
 		delete(s.heard, c.index)
-		p.end(c.last)
+		t.end(p, c.last)
 		if s.own {
-			t.onEnd(c.index).end(c.last)
+			t.end(t.onEnd(c.index), c.last)
 		}
 	case c.kind == unix.RTM_NEWLINK && (p == nil || p.How == ""):
 		if _, known := s.heard[c.index]; !known && len(s.heard) < maxQueue {
@@ -246,11 +254,11 @@ func (t *Tap) hearOf(s *space, c *change) {
 }
 
 // end reads a port for the last time. Callers hold mu.
-func (p *port) end(last *deviceCounters) {
-	if last == nil || p == nil || p.How == "" && !p.Unread {
+func (t *Tap) end(p *port, last *deviceCounters) {
+	if last == nil || p == nil || !p.tapped || p.How == "" && !p.Unread {
 		return
 	}
 	c := p.counted(*last)
-	low, high := p.low.end(c), p.high.end(c)
-	p.Unread = !low || !high
+	p.Unread = !p.high.end(c)
+	t.keepLast(p, c)
 }

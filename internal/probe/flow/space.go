@@ -239,12 +239,6 @@ func (t *Tap) late(s *space, index uint32) {
 	}
 }
 
-func (t *Tap) isClosed() bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.closed
-}
-
 // enter runs fn on a thread that is in the namespace.
 func (t *Tap) enter(s *space, fn func() error) error {
 	if s.own || t.fromOutside(s) {
@@ -281,6 +275,9 @@ func (t *Tap) name(s *space) {
 func (t *Tap) depart(s *space) {
 	t.attaching.Lock()
 	defer t.attaching.Unlock()
+	if !t.knows(s) { // it was told of again meanwhile
+		return
+	}
 	if t.fromOutside(s) { // the own ends may be there still
 		_ = t.own.do(func() error {
 			for _, p := range s.ports {

@@ -101,6 +101,8 @@ type Tap struct {
 	values []kernelFlowValue
 	delta  event.Delta
 	scenes sceneCache
+	// When the last epoch that was read began.
+	swapped time.Time
 	// Of the last audit: the time that the readings took.
 	auditCost time.Duration
 
@@ -124,6 +126,7 @@ type Tap struct {
 	mu     sync.Mutex
 	spaces map[uint32]*space
 	left   []*port // their namespace is gone
+	ended  []*port // read for the last time since the last epoch
 	gone   *port   // the sum of those that are gone for good
 	closed bool
 
