@@ -286,6 +286,29 @@ func TestLocalPod(t *testing.T) {
 	}
 }
 
+// A port of storage says nothing of who is in a pod's namespace: until the
+// sockets are listed it is the pod's, and the name stays when nobody is left.
+func TestStoragePortInAPod(t *testing.T) {
+	n := newNode(t)
+	n.tell(podChange(uidA, "a", "10.1.0.7"))
+	f := n.talk(netnsA, "10.1.0.7", "10.1.0.9", 7000)
+	f.Cookie, f.Cgroup = 7, groupA
+	n.seen(f)
+	n.expect("before a listing", f, "pod/ns/a", "external")
+	n.socks.owners[7] = owner(31, "curl", 0, true)
+	n.seen(f)
+	n.expect("listed", f, "pod/ns/a/"+hex64("a")+"/curl", "external")
+	delete(n.socks.owners, 7)
+	n.seen(f)
+	n.expect("its process is gone", f, "pod/ns/a/"+hex64("a")+"/curl", "external")
+	n.socks.owners[7] = socket.Owner{Kernel: true, Final: true}
+	n.seen(f)
+	n.expect("it was the kernel's", f, "kernel:ceph", "external")
+	g := n.talk(hostNetns, "192.0.2.1", "10.1.0.9", 7000)
+	n.seen(g)
+	n.expect("on the host", g, "unknown", "external")
+}
+
 func TestPodIsWhole(t *testing.T) {
 	n := newNode(t)
 	n.tell(nodeChange("n1", "z1", "192.0.2.1"))

@@ -30,7 +30,7 @@ func (e *Enricher) local(f *event.Flow, o socket.Owner, known bool) *event.Ident
 		return e.kernelParty(kernelService(f))
 	}
 	if !known && (o.PID == 1 || e.mayBeKernel(f)) {
-		return e.unknown
+		return e.somebody(f)
 	}
 	// The process's own group goes first: systemd opens sockets for services.
 	p := party{cgroup: f.Cgroup, pid: o.PID, name: o.Name}
@@ -76,6 +76,22 @@ func (e *Enricher) local(f *event.Flow, o socket.Owner, known bool) *event.Ident
 		return e.host
 	}
 	return e.unknown
+}
+
+// somebody: a process or the kernel. In a pod's namespace either is the pod's
+// until the sockets are listed, but no container's.
+func (e *Enricher) somebody(f *event.Flow) *event.Identity {
+	if e.cfg.Cluster == nil || e.cfg.Sandboxes == nil || f.Conn.Netns == e.cfg.Netns {
+		return e.unknown
+	}
+	pod, _ := e.podIn(f, nothing)
+	switch was := f.Local; {
+	case pod.base == nil:
+		return e.unknown
+	case was != nil && was.Class == event.ClassPod && e.is(was.PodUID, pod.uid):
+		return e.fitted(fit{was: was, base: pod.base})
+	}
+	return e.podParty(party{}, pod, nothing)
 }
 
 func (e *Enricher) group(id uint64) *cgroup.Info {
