@@ -21,6 +21,7 @@ type port struct {
 	event.Interface
 	space *space
 	kind  string
+	asked int // the space's nsid as of the audit that runs, whose it is
 	// One for each direction.
 	links []attachment
 	// What the device counted since attaching lies between the two.

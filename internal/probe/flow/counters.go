@@ -152,7 +152,7 @@ func (r *counterReader) read(ports []*port) []*deviceCounters {
 		switch {
 		case p.space.own, p.outside:
 			own[p.Iface.Index] = append(own[p.Iface.Index], i)
-		case p.space.nsid != unknownNsid:
+		case p.asked != unknownNsid:
 			others = append(others, i)
 		}
 	}
@@ -198,7 +198,7 @@ func (r *counterReader) ask(ports []*port, which []int, out []*deviceCounters) {
 		u32(0)
 		u16(8)
 		u16(unix.IFLA_TARGET_NETNSID)
-		u32(uint32(ports[i].space.nsid))
+		u32(uint32(ports[i].asked))
 		u16(8)
 		u16(unix.IFLA_EXT_MASK)
 		u32(skipStats)

@@ -134,6 +134,7 @@ func (t *Tap) readPorts(which func(*port) *baseline) {
 	for _, s := range t.spaces {
 		for _, p := range s.ports {
 			if p.How != "" {
+				p.asked = s.nsid
 				asked = append(asked, p)
 			}
 		}
