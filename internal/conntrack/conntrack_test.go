@@ -206,6 +206,29 @@ func TestRateIsKept(t *testing.T) {
 	})
 }
 
+func TestRateOfAnswersAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		table := newTable(Config{Rate: 500}, func(q tuple) (entry, error) { return entry{}, errNoEntry })
+		if _, ok := table.Now(numbered(1), false); ok {
+			t.Error("an answer of who does not know")
+		}
+		count := 0
+		table.lookUp = func(tuple) (entry, error) {
+			count++
+			return entry{}, nil
+		}
+		for range 3 {
+			for i := range 2000 {
+				table.Now(numbered(i+1), false)
+			}
+			time.Sleep(time.Second)
+		}
+		if count < 1490 || count > 1510 {
+			t.Errorf("%d looked up at once in 3 s", count)
+		}
+	})
+}
+
 func TestTooManyAreCounted(t *testing.T) {
 	table := newTable(Config{Pending: 3}, func(q tuple) (entry, error) { return entry{}, nil })
 	for i := range 5 {

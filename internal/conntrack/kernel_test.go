@@ -123,6 +123,9 @@ func (y *yard) is(what string, c event.Conn, host bool, want *event.Translation)
 	if (got == nil) != (want == nil) || got != nil && *got != *want {
 		y.t.Errorf("%s: %+v, want %+v", what, got, want)
 	}
+	if now, ok := y.table.Now(c, host); ok && ((now == nil) != (want == nil) || now != nil && *now != *want) || !ok && want != nil {
+		y.t.Errorf("%s, at once: %+v, %v, want %+v", what, now, ok, want)
+	}
 }
 
 type ask struct {

@@ -244,21 +244,27 @@ func (e *Enricher) retire(c event.Conn) {
 	e.cfg.Flows.Retire(c)
 }
 
-// want asks the host for a connection's translation.
-func (e *Enricher) want(f *event.Flow) {
+// want asks the host for a connection's translation; true: there it is.
+func (e *Enricher) want(f *event.Flow) bool {
 	a := &e.again
 	if e.cfg.Translations == nil || f.Conn.Kind != event.ConnPlain || f.Conn.RemotePort == 0 || f.Conn.Reserved != [2]byte{} {
-		return
+		return false
 	}
 	if _, already := a.asked[f.Conn]; already {
-		return
+		return false
+	}
+	host := f.Conn.Netns == e.cfg.Netns
+	if other, ok := e.cfg.Translations.Now(f.Conn, host); ok {
+		f.NAT = other
+		return other != nil
 	}
 	if len(a.asked) >= e.cfg.Pending {
 		a.unasked++
-		return
+		return false
 	}
 	a.asked[f.Conn] = a.now
-	e.cfg.Translations.Want(f.Conn, f.Conn.Netns == e.cfg.Netns)
+	e.cfg.Translations.Want(f.Conn, host)
+	return false
 }
 
 func (e *Enricher) answer(c event.Conn, other *event.Translation) {

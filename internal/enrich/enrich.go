@@ -45,7 +45,10 @@ type Sandboxes interface {
 
 // Translations asks the host how it translates a connection. conntrack.Table does.
 type Translations interface {
-	// Want never blocks. Host: the connection is one of the host's namespace.
+	// Now answers at once, where it can: ok, and nil where there is no translation.
+	// Host: the connection is one of the host's namespace.
+	Now(c event.Conn, host bool) (other *event.Translation, ok bool)
+	// Want never blocks.
 	Want(c event.Conn, host bool)
 	// Answers gives what was found since, nil where there is no translation.
 	Answers(take func(c event.Conn, other *event.Translation))

@@ -50,6 +50,13 @@ type host struct {
 	wanted  []event.Conn
 	own     []bool
 	answers map[event.Conn]*event.Translation
+	// What it knows at once.
+	now map[event.Conn]*event.Translation
+}
+
+func (h *host) Now(c event.Conn, _ bool) (*event.Translation, bool) {
+	t, ok := h.now[c]
+	return t, ok
 }
 
 func (h *host) Want(c event.Conn, own bool) {

@@ -53,8 +53,8 @@ func (e *Enricher) served(f *event.Flow, s *event.Identity) *event.Identity {
 	t := f.NAT
 	switch {
 	case t == nil:
-		if f.Conn.Netns != e.cfg.Netns {
-			e.want(f)
+		if f.Conn.Netns != e.cfg.Netns && e.want(f) {
+			return e.served(f, s)
 		}
 		return s
 	case t.OfSocket:
@@ -83,8 +83,8 @@ func (e *Enricher) behind(f *event.Flow, a *cluster.Address, id *event.Identity)
 	case f.NAT != nil && f.NAT.OfSocket:
 		service = e.asked(f)
 	case f.NAT == nil && (c.Netns == e.cfg.Netns || e.balanced(f)) && a.Endpoint(c.RemotePort, c.Protocol):
-		if c.Netns == e.cfg.Netns {
-			e.want(f)
+		if c.Netns == e.cfg.Netns && e.want(f) {
+			return e.behind(f, a, id)
 		}
 		if e.balanced(f) {
 			service = e.named(socketLB)

@@ -115,6 +115,13 @@ func TestRemote(t *testing.T) {
 			if n.tell(); f.NAT != answer {
 				t.Errorf("%s: the translation is not kept", name)
 			}
+			// The same, where the host answers at once.
+			g := *f
+			g.NAT, g.Remote, g.Local = nil, nil, nil
+			n.host.now = map[event.Conn]*event.Translation{f.Conn: answer}
+			if n.seen(&g); said(g.Remote) != said(f.Remote) || g.NAT != answer || len(n.host.wanted) > 0 {
+				t.Errorf("%s, at once: %s, want %s", name, said(g.Remote), said(f.Remote))
+			}
 		}
 		if got := said(f.Remote); got != c.want || (len(n.host.wanted) > 0) != c.wants {
 			t.Errorf("%s: %s, asked of %d; want %s, %v", name, got, len(n.host.wanted), c.want, c.wants)
