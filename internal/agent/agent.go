@@ -151,7 +151,7 @@ func (a *Agent) serve() {
 		grpc.MaxRecvMsgSize(1<<20),
 		grpc.ConnectionTimeout(10*time.Second),
 	)
-	pb.RegisterObserverServer(a.grpc, observer.New(a.node, a.cfg.MaxQueryLimit))
+	pb.RegisterObserverServer(a.grpc, observer.New(a.node, a.cfg.MaxQueryLimit, a.cfg.podLabels()))
 	pb.RegisterOrbitAgentServiceServer(a.grpc, observer.NewOrbit(a.node, a.cfg.MaxQueryLimit))
 	a.health = health.NewServer()
 	for _, service := range []string{pb.Observer_ServiceDesc.ServiceName, pb.OrbitAgentService_ServiceDesc.ServiceName} {

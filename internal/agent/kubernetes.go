@@ -35,6 +35,11 @@ const podLabels = "app,k8s-app,app.kubernetes.io/name,app.kubernetes.io/instance
 // namedNetns is where container runtimes put the namespaces that they make.
 const namedNetns = "/run/netns"
 
+// podLabels are the keys of the labels that are kept.
+func (c *Config) podLabels() []string {
+	return strings.FieldsFunc(c.PodLabels, func(r rune) bool { return r == ',' || r == ' ' })
+}
+
 // kubernetes is what there is on a node of a cluster. What cannot be had is nil,
 // and a note says so.
 type kubernetes struct {
@@ -67,7 +72,7 @@ func openKubernetes(cfg *Config, groups *cgroup.Resolver) (*kubernetes, error) {
 	}
 	k := &kubernetes{log: cfg.Log, names: cluster.New(cluster.Config{Node: cfg.Node, MaxPods: cfg.MaxPods})}
 	watch, err := kube.Open(kube.Config{
-		Node: cfg.Node, Kubeconfig: access, Labels: strings.FieldsFunc(cfg.PodLabels, func(r rune) bool { return r == ',' || r == ' ' }),
+		Node: cfg.Node, Kubeconfig: access, Labels: cfg.podLabels(),
 		Cluster: cfg.ClusterMap, Log: cfg.Log,
 	})
 	if err == nil {

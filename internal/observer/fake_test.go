@@ -124,7 +124,7 @@ func delta(port uint16) *event.Delta {
 func dial(t *testing.T, n Node) *grpc.ClientConn {
 	t.Helper()
 	srv := grpc.NewServer()
-	pb.RegisterObserverServer(srv, New(n, 50))
+	pb.RegisterObserverServer(srv, New(n, 50, []string{"app", "tier"}))
 	pb.RegisterOrbitAgentServiceServer(srv, NewOrbit(n, 50))
 	lis := bufconn.Listen(1 << 20)
 	go func() { _ = srv.Serve(lis) }()

@@ -21,11 +21,13 @@ type Observer struct {
 	pb.UnimplementedObserverServer
 	node     Node
 	maxLimit int
+	labels   []string
 }
 
-// New makes the service; maxLimit bounds the flows of one answer.
-func New(node Node, maxLimit int) *Observer {
-	return &Observer{node: node, maxLimit: maxLimit}
+// New makes the service; maxLimit bounds the flows of one answer, labels are
+// the keys of those that the node keeps, "*" for all.
+func New(node Node, maxLimit int, labels []string) *Observer {
+	return &Observer{node: node, maxLimit: maxLimit, labels: labels}
 }
 
 // Flows answers with the flows, the node's state and the summary.
@@ -33,6 +35,9 @@ func (o *Observer) Flows(req *pb.FlowsRequest, out grpc.ServerStreamingServer[pb
 	f, err := wire.Filter(req.GetInclude(), req.GetExclude())
 	if err != nil {
 		return status.Error(codes.InvalidArgument, err.Error())
+	}
+	if err := o.keptOf(&f); err != nil {
+		return err
 	}
 	if _, ok := pb.Sort_name[int32(req.GetSort())]; !ok {
 		return status.Errorf(codes.InvalidArgument, "sort: %d is not an order", req.GetSort())
@@ -89,6 +94,9 @@ func (o *Observer) Events(req *pb.EventsRequest, out grpc.ServerStreamingServer[
 	f, err := wire.Filter(req.GetInclude(), req.GetExclude())
 	if err != nil {
 		return status.Error(codes.InvalidArgument, err.Error())
+	}
+	if err := o.keptOf(&f); err != nil {
+		return err
 	}
 	wish := store.Wish{Filter: f, Since: req.GetSinceNs()}
 	for _, k := range req.GetKinds() {

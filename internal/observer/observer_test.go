@@ -77,6 +77,7 @@ func TestQuestionsThatMeanNothing(t *testing.T) {
 		"too many":  {Include: &pb.Filter{Pods: make([]string, 1001)}},
 		"sort":      {Sort: 99},
 		"label":     {Include: &pb.Filter{Labels: []string{"a in (b)"}}},
+		"kept not":  {Include: &pb.Filter{From: &pb.EndFilter{Labels: []string{"weird!=b"}}}},
 		"end":       {Exclude: &pb.Filter{To: &pb.EndFilter{Labels: []string{"=b"}}}},
 	} {
 		if _, _, err := query(t, c, req); status.Code(err) != codes.InvalidArgument {

@@ -21,6 +21,9 @@ func (o *Observer) Pods(req *pb.PodsRequest, out grpc.ServerStreamingServer[pb.P
 	if err != nil {
 		return status.Error(codes.InvalidArgument, err.Error())
 	}
+	if err := o.kept(f.Include.Labels, f.Exclude.Labels); err != nil {
+		return err
+	}
 	known, err := o.node.Pods(out.Context())
 	if err != nil {
 		return fault(err)

@@ -64,8 +64,9 @@ func TestPods(t *testing.T) {
 		}
 	}
 	for name, req := range map[string]*pb.PodsRequest{
-		"service": {Include: &pb.EndFilter{Services: []string{"web"}}},
-		"label":   {Exclude: &pb.EndFilter{Labels: []string{"="}}},
+		"service":  {Include: &pb.EndFilter{Services: []string{"web"}}},
+		"label":    {Exclude: &pb.EndFilter{Labels: []string{"="}}},
+		"kept not": {Include: &pb.EndFilter{Labels: []string{"weird"}}},
 	} {
 		if _, _, err := pods(t, c, req); status.Code(err) != codes.InvalidArgument {
 			t.Errorf("%s: %v", name, err)
