@@ -80,7 +80,7 @@ func filters(f *orb8v1.Filter) []filterFlag {
 	}
 	flags := []filterFlag{
 		{name: "namespace", short: "n", help: "connections of these `NAMESPACE`s", list: texts(&f.Namespaces, anyName)},
-		{name: "pod", help: "connections of these `POD`s", list: texts(&f.Pods, anyName)},
+		{name: "pod", help: "connections of these pods, `NAME` or NAMESPACE/NAME", list: texts(&f.Pods, anyName)},
 		{name: "workload", help: "connections of these workloads, `NAME` or KIND/NAME", list: texts(&f.Workloads, anyName)},
 		{name: "label", short: "l", help: "connections of pods with one of these labels: `KEY`, KEY=VALUE or KEY!=VALUE", list: texts(&f.Labels, parseLabel)},
 		{name: "service", help: "connections to these Services, `NAME` or NAMESPACE/NAME", list: texts(&f.Services, anyName)},
@@ -108,7 +108,7 @@ func filters(f *orb8v1.Filter) []filterFlag {
 func podFilters(f *orb8v1.EndFilter) []filterFlag {
 	return []filterFlag{
 		{name: "namespace", short: "n", help: "pods of these `NAMESPACE`s", list: texts(&f.Namespaces, anyName)},
-		{name: "pod", help: "these `POD`s", list: texts(&f.Pods, anyName)},
+		{name: "pod", help: "these pods, `NAME` or NAMESPACE/NAME", list: texts(&f.Pods, anyName)},
 		{name: "workload", help: "pods of these workloads, `NAME` or KIND/NAME", list: texts(&f.Workloads, anyName)},
 		{name: "label", short: "l", help: "pods with one of these labels: `KEY`, KEY=VALUE or KEY!=VALUE", list: texts(&f.Labels, parseLabel)},
 		{name: "node", help: "pods on these `NODE`s", list: texts(&f.Nodes, anyName)},
@@ -124,7 +124,7 @@ func nodeFilters(to *[]string) []filterFlag {
 func endFilters(f *orb8v1.EndFilter, prefix, help string) []filterFlag {
 	return []filterFlag{
 		{name: prefix + "namespace", help: help + " these `NAMESPACE`s", list: texts(&f.Namespaces, anyName)},
-		{name: prefix + "pod", help: help + " these `POD`s", list: texts(&f.Pods, anyName)},
+		{name: prefix + "pod", help: help + " these pods, `NAME` or NAMESPACE/NAME", list: texts(&f.Pods, anyName)},
 		{name: prefix + "workload", help: help + " these workloads, `NAME` or KIND/NAME", list: texts(&f.Workloads, anyName)},
 		{name: prefix + "label", help: help + " pods with one of these labels: `KEY`, KEY=VALUE or KEY!=VALUE", list: texts(&f.Labels, parseLabel)},
 		{name: prefix + "service", help: help + " these Services, `NAME` or NAMESPACE/NAME", list: texts(&f.Services, anyName)},

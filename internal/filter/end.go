@@ -10,8 +10,10 @@ import (
 
 // End is about one end of a connection, or about a pod.
 type End struct {
-	Namespaces, Pods []string
-	// Name, or Kind/Name.
+	Namespaces []string
+	// Name, or namespace/name.
+	Pods []string
+	// Name, or Kind/Name, of which Kind in any case.
 	Workloads []string
 	Labels    []Label
 	// Name, or namespace/name.
@@ -38,7 +40,7 @@ func (f *Pods) Match(pod *event.Identity) bool {
 // each asks every field that is set, until ask says false.
 func (e *End) each(id *event.Identity, ask func(bool) bool) bool {
 	return field(e.Namespaces, ask, func(n string) bool { return n == id.Namespace }) &&
-		field(e.Pods, ask, func(n string) bool { return n == id.Pod }) &&
+		field(e.Pods, ask, func(n string) bool { return isPod(id, n) }) &&
 		field(e.Workloads, ask, func(n string) bool { return worksFor(id, n) }) &&
 		field(e.Labels, ask, func(l Label) bool { return l.of(id) }) &&
 		field(e.Services, ask, func(n string) bool { return serves(id, n) }) &&
@@ -77,8 +79,13 @@ func (l *Label) of(id *event.Identity) bool {
 	return has
 }
 
+func isPod(id *event.Identity, want string) bool {
+	return named(want, id.Namespace, id.Pod, same)
+}
+
+// worksFor: nobody remembers how the letters of a kind are.
 func worksFor(id *event.Identity, want string) bool {
-	return named(want, id.Workload.Kind, id.Workload.Name)
+	return named(want, id.Workload.Kind, id.Workload.Name, strings.EqualFold)
 }
 
 // serves: a Service is kept as namespace/name, and one that is not known as what
@@ -88,11 +95,14 @@ func serves(id *event.Identity, want string) bool {
 	if !ok {
 		namespace, name = "", id.Service
 	}
-	return named(want, namespace, name)
+	return named(want, namespace, name, same)
 }
 
+func same(a, b string) bool { return a == b }
+
 // named tells whether want is the name, or prefix/name, without making either.
-func named(want, prefix, name string) bool {
+// alike compares prefixes.
+func named(want, prefix, name string, alike func(a, b string) bool) bool {
 	if name == "" {
 		return false
 	}
@@ -100,5 +110,5 @@ func named(want, prefix, name string) bool {
 		return true
 	}
 	n := len(prefix)
-	return len(want) == n+1+len(name) && want[n] == '/' && want[:n] == prefix && want[n+1:] == name
+	return len(want) == n+1+len(name) && want[n] == '/' && want[n+1:] == name && alike(want[:n], prefix)
 }

@@ -20,8 +20,10 @@ type Filter struct{ Include, Exclude Fields }
 // Fields are lists; a list holds when one of its values does.
 type Fields struct {
 	// Of either end.
-	Namespaces, Pods []string
-	// Name, or Kind/Name.
+	Namespaces []string
+	// Name, or namespace/name.
+	Pods []string
+	// Name, or Kind/Name, of which Kind in any case.
 	Workloads []string
 	Labels    []Label
 	// Name, or namespace/name.
@@ -60,7 +62,7 @@ func (f *Fields) each(fl *event.Flow, ask func(bool) bool) {
 	}
 	_ = field(f.Protocols, ask, func(p event.Protocol) bool { return p == fl.Conn.Protocol }) &&
 		field(f.Namespaces, ask, func(n string) bool { return n == src.Namespace || n == dst.Namespace }) &&
-		field(f.Pods, ask, func(n string) bool { return n == src.Pod || n == dst.Pod }) &&
+		field(f.Pods, ask, func(n string) bool { return isPod(src, n) || isPod(dst, n) }) &&
 		field(f.Workloads, ask, func(n string) bool { return worksFor(src, n) || worksFor(dst, n) }) &&
 		field(f.Labels, ask, func(l Label) bool { return l.of(src) || l.of(dst) }) &&
 		field(f.Services, ask, func(n string) bool { return serves(src, n) || serves(dst, n) }) &&

@@ -42,7 +42,11 @@ var cases = []struct {
 	{"namespace", Fields{Namespaces: []string{"x", "shop"}}, true},
 	{"other namespace", Fields{Namespaces: []string{"x"}}, false},
 	{"pod", Fields{Pods: []string{"web-0"}}, true},
+	{"pod with namespace", Fields{Pods: []string{"shop/web-0"}}, true},
+	{"pod of another namespace", Fields{Pods: []string{"x/web-0", "Shop/web-0", "web-0/shop", "shop", "shop/"}}, false},
 	{"workload", Fields{Workloads: []string{"web"}}, true},
+	{"workload with kind in other letters", Fields{Workloads: []string{"statefulset/web"}}, true},
+	{"workload whose name is in other letters", Fields{Workloads: []string{"StatefulSet/Web", "Web"}}, false},
 	{"workload with kind", Fields{Workloads: []string{"StatefulSet/web"}}, true},
 	{"workload of another kind", Fields{Workloads: []string{"Deployment/web"}}, false},
 	{"node", Fields{Nodes: []string{"n1"}}, true},
@@ -80,6 +84,9 @@ var cases = []struct {
 	{"service by its namespace", Fields{Services: []string{"shop"}}, false},
 	{"no service", Fields{Services: []string{""}}, false},
 	{"to", Fields{To: End{Namespaces: []string{"shop"}, Pods: []string{"web-0"}, Workloads: []string{"web"}, Nodes: []string{"n1"}, Services: []string{"front"}}}, true},
+	{"to a pod with namespace", Fields{To: End{Pods: []string{"shop/web-0"}}}, true},
+	{"from a pod with namespace", Fields{From: End{Pods: []string{"shop/web-0"}}}, false},
+	{"to a workload with kind", Fields{To: End{Workloads: []string{"statefulSet/web"}}}, true},
 	{"to a label", Fields{To: End{Labels: labels(Label{Key: "app"})}}, true},
 	{"from is the opener", Fields{From: End{Namespaces: []string{"shop"}}}, false},
 	{"what is no pod has no labels", Fields{From: End{Labels: labels(Label{Key: "app", Value: "db", Wanted: LabelOther})}}, false},
@@ -154,6 +161,8 @@ func TestPods(t *testing.T) {
 		"all":       {Pods{}, true},
 		"namespace": {Pods{Include: End{Namespaces: []string{"shop"}}}, true},
 		"both":      {Pods{Include: End{Namespaces: []string{"shop"}, Nodes: []string{"n2"}}}, false},
+		"qualified": {Pods{Include: End{Pods: []string{"shop/web-0"}, Workloads: []string{"statefulset/web"}}}, true},
+		"elsewhere": {Pods{Include: End{Pods: []string{"x/web-0"}}}, false},
 		"left out":  {Pods{Exclude: End{Pods: []string{"web-0"}, Nodes: []string{"n2"}}}, false},
 	} {
 		if got := c.f.Match(pod); got != c.want {
@@ -170,7 +179,7 @@ func full() *Filter {
 			Workloads: []string{"StatefulSet/web"}, Labels: labels(Label{Key: "app", Value: "web", Wanted: LabelSame}),
 			To: End{Labels: labels(Label{Key: "app"}), Services: []string{"front"}, Workloads: []string{"StatefulSet/web"}},
 		},
-		Exclude: Fields{Pods: []string{"x"}, DstIPs: prefixes("fd00::/8"), From: End{Nodes: []string{"n1"}}},
+		Exclude: Fields{Pods: []string{"shop/x"}, DstIPs: prefixes("fd00::/8"), From: End{Nodes: []string{"n1"}}},
 	}
 }
 

@@ -192,8 +192,9 @@ type Filter struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Either end has one of these.
 	Namespaces []string `protobuf:"bytes,1,rep,name=namespaces,proto3" json:"namespaces,omitempty"`
-	Pods       []string `protobuf:"bytes,2,rep,name=pods,proto3" json:"pods,omitempty"`
-	// Name, or Kind/Name.
+	// Name, or namespace/name.
+	Pods []string `protobuf:"bytes,2,rep,name=pods,proto3" json:"pods,omitempty"`
+	// Name, or Kind/Name, of which Kind in any case.
 	Workloads []string `protobuf:"bytes,3,rep,name=workloads,proto3" json:"workloads,omitempty"`
 	// IANA protocol numbers.
 	Protocols []uint32 `protobuf:"varint,4,rep,packed,name=protocols,proto3" json:"protocols,omitempty"`
@@ -371,8 +372,9 @@ func (x *Filter) GetTo() *EndFilter {
 type EndFilter struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
 	Namespaces []string               `protobuf:"bytes,1,rep,name=namespaces,proto3" json:"namespaces,omitempty"`
-	Pods       []string               `protobuf:"bytes,2,rep,name=pods,proto3" json:"pods,omitempty"`
-	// Name, or Kind/Name.
+	// Name, or namespace/name.
+	Pods []string `protobuf:"bytes,2,rep,name=pods,proto3" json:"pods,omitempty"`
+	// Name, or Kind/Name, of which Kind in any case.
 	Workloads []string `protobuf:"bytes,3,rep,name=workloads,proto3" json:"workloads,omitempty"`
 	// As in Filter.
 	Labels   []string `protobuf:"bytes,4,rep,name=labels,proto3" json:"labels,omitempty"`
