@@ -41,7 +41,8 @@ type Config struct {
 	Getenv         func(string) string
 	// Standalone is nil where it is not possible.
 	Standalone client.Starter
-	// MayStart allows to start standalone unasked, when nothing answers.
+	// MayStart allows to start standalone unasked, when nothing answers and
+	// there is no Kubernetes.
 	MayStart bool
 	// Places looked at when none is named; nil for the standard ones.
 	Nearby []client.Address
@@ -80,9 +81,10 @@ func (a *app) root() *cobra.Command {
 		Long: `orb8 shows what the workloads of a machine or a cluster say to each other.
 It asks an agent (one node), a server, or all agents of a Kubernetes cluster
 through its API server. Without --agent, --server, --standalone, --kubeconfig or
---context it tries ORB8_SERVER, ORB8_AGENT, localhost:8080, localhost:9090, the
-agents of the kubeconfig's cluster (namespace orb8-system), and then, as root on
-Linux, looks by itself. It says on standard error whom it asks.
+--context it tries ORB8_SERVER, ORB8_AGENT, localhost:8080, localhost:9090, and the
+agents of the kubeconfig's cluster (namespace orb8-system). Where there is no
+kubeconfig, and --node and --agent-namespace ask for no part of a cluster, it looks
+by itself as root on Linux. It says on standard error whom it asks.
 
 Lists in filters are separated by commas or given again: one of them is enough.
 Different filters must all hold. Each has a negation: --not-pod, --not-from-pod.

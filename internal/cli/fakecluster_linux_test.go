@@ -91,8 +91,13 @@ func cluster(env *testscript.Env) error {
 	dead := []reachtest.Pod{pods[0]}
 	forbidden := reachtest.New(pods...)
 	forbidden.Forbid("create")
+	unlisted := reachtest.New(pods...)
+	unlisted.Forbid("list")
+	away := reachtest.New()
+	away.Close()
 	for name, s := range map[string]*reachtest.Server{
 		"KUBE": reachtest.New(pods...), "KUBE_EMPTY": reachtest.New(), "KUBE_DEAD": reachtest.New(dead...), "KUBE_FORBIDDEN": forbidden,
+		"KUBE_UNLISTED": unlisted, "KUBE_AWAY": away,
 	} {
 		env.Defer(s.Close)
 		path := filepath.Join(env.WorkDir, name)

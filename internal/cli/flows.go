@@ -97,6 +97,9 @@ type answer struct {
 	warnings []string
 	// Nodes asked, and those that did not answer.
 	nodes, silent int
+	// Why the first of them did not, and how many did not for the same reason.
+	reason string
+	alike  int
 }
 
 // ask puts the question once. each sees every flow, in order.
@@ -141,7 +144,10 @@ func (got *answer) check(complete bool) error {
 	if !complete {
 		return &client.Error{Text: "the answer of " + got.from.Who() + " broke off: it has no summary", Try: "orb8 status"}
 	}
-	if got.nodes > 0 && got.silent == got.nodes {
+	switch {
+	case got.nodes > 1 && got.alike == got.nodes:
+		return &client.Error{Text: fmt.Sprintf("none of %d nodes answered: %s", got.nodes, got.reason), Try: got.from.Try()}
+	case got.nodes > 0 && got.silent == got.nodes:
 		return &client.Error{Text: got.warnings[0], Try: got.from.Try()}
 	}
 	return nil
@@ -150,6 +156,12 @@ func (got *answer) check(complete bool) error {
 func (got *answer) hear(n *orb8v1.NodeState) {
 	got.nodes++
 	if missing := render.NodeState(n); missing != "" {
+		if got.silent == 0 {
+			got.reason = n.GetError()
+		}
+		if n.GetError() == got.reason {
+			got.alike++
+		}
 		got.silent++
 		got.warnings = append(got.warnings, missing)
 	}

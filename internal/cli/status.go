@@ -85,7 +85,7 @@ func (a *app) showStatus(output *outputFlag, c client.Observer, nodes []*orb8v1.
 	switch silent {
 	case 0:
 	case len(nodes):
-		return &client.Error{Text: "no node behind " + c.Who() + " answered", Try: "orb8 --agent NODE status"}
+		return &client.Error{Text: "no node behind " + c.Who() + " answered", Try: c.Try()}
 	default:
 		a.say(fmt.Sprintf("%d of %d nodes did not answer", silent, len(nodes)))
 	}

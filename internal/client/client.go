@@ -103,8 +103,8 @@ func newClient(a Address, conn *grpc.ClientConn, d *dialer) *Client {
 // Who is the address.
 func (c *Client) Who() string { return c.Address.String() }
 
-// Try is to look at the nodes.
-func (c *Client) Try() string { return "orb8 status" }
+// Try is to ask a node itself.
+func (c *Client) Try() string { return "orb8 --agent NODE status" }
 
 // Close hangs up, and stops what was started for this client.
 func (c *Client) Close() error { return c.close() }

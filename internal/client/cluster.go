@@ -39,6 +39,9 @@ type Kubernetes struct {
 // named: somebody said that a cluster is to be asked, or which.
 func (k Kubernetes) named() bool { return k.Kubeconfig != "" || k.Context != "" }
 
+// meant: a part of some cluster was asked for.
+func (k Kubernetes) meant() bool { return k.Namespace != "" || len(k.Nodes) > 0 }
+
 // errNoCluster says that no kubeconfig leads anywhere.
 var errNoCluster = errors.New("no kubeconfig")
 
@@ -109,7 +112,7 @@ func (w Where) cluster(ctx context.Context) (Observer, error) {
 	if len(nodes) == 0 {
 		return nil, &Error{
 			fmt.Sprintf("no agent of %s is on a node that was asked for (agents are on %s)", k.Name(), names(agents)),
-			k.Kubectl("get pods -o wide -n " + k.Namespace() + " -l " + reach.Label),
+			listAgents(k),
 		}
 	}
 	c.who = fmt.Sprintf("the agents of %s (%d nodes)", k.Name(), len(nodes))
@@ -120,6 +123,11 @@ func (w Where) cluster(ctx context.Context) (Observer, error) {
 	c.relay = relay.New(relay.Config{Nodes: nodes, Patience: answerTimeout + time.Second, Reason: c.reason})
 	w.Say("asking " + c.who)
 	return c, nil
+}
+
+// listAgents is the command that shows where agents are and how they do.
+func listAgents(k *reach.Cluster) string {
+	return k.Kubectl("get pods -o wide -n " + k.Namespace() + " -l " + reach.Label)
 }
 
 func names(agents []reach.Agent) string {
@@ -157,7 +165,7 @@ func (c *Cluster) reason(err error) string {
 func (c *Cluster) Try() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return cmp.Or(c.try, "orb8 status")
+	return cmp.Or(c.try, listAgents(c.ways.cluster))
 }
 
 // Who is the cluster.

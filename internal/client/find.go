@@ -35,7 +35,8 @@ type Where struct {
 	Nearby []Address
 	// Start is nil where standalone is not possible.
 	Start Starter
-	// The last resort is to start standalone without being told to.
+	// Where there is no Kubernetes and nothing of one was asked for, the last
+	// resort is to start standalone without being told to.
 	MayStart bool
 	// Say tells which place was chosen, when it was not told.
 	Say func(string)
@@ -88,10 +89,10 @@ func Find(ctx context.Context, w Where) (Observer, error) {
 }
 
 // elsewhere is where to ask when nothing near answers: the cluster of the
-// kubeconfig, then this machine.
+// kubeconfig, and this machine only where there is no kubeconfig. One machine in
+// place of a cluster that fails would be taken for the cluster.
 func (w Where) elsewhere(ctx context.Context, tried []string, silent *Client) (Observer, error) {
 	found, err := w.cluster(ctx)
-	mayStart := w.MayStart && w.Start != nil
 	switch {
 	case err == nil:
 		return found, nil
@@ -100,14 +101,18 @@ func (w Where) elsewhere(ctx context.Context, tried []string, silent *Client) (O
 	case silent != nil:
 		// Perhaps an agent that hangs: starting another would hide that.
 		return nil, silent.silent()
-	case errors.Is(err, errNoCluster) && !mayStart:
-		return nil, &Error{"no agent or server found (tried " + strings.Join(tried, ", ") + ", and there is no kubeconfig)", startAgent}
-	case !mayStart:
-		return nil, err
 	case !errors.Is(err, errNoCluster):
-		w.Say(reason(err) + "; looking elsewhere")
+		return nil, err
 	}
-	w.Say("no agent found, starting standalone")
+	try := startAgent
+	switch {
+	case w.Kubernetes.meant():
+		try = "orb8 --kubeconfig PATH status, or sudo orb8 --standalone status to look at this machine"
+		fallthrough
+	case !w.MayStart, w.Start == nil:
+		return nil, &Error{"no agent or server found (tried " + strings.Join(tried, ", ") + ", and there is no kubeconfig)", try}
+	}
+	w.Say("no agent found and there is no kubeconfig, starting standalone: only this machine is seen")
 	return start(ctx, w.Start)
 }
 

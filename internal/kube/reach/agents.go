@@ -47,7 +47,7 @@ func (c *Cluster) Agents(ctx context.Context) ([]Agent, error) {
 		}
 	}
 	if len(found) == 0 {
-		return nil, failure(c.kubectl+" apply -k deploy/overlays/default to deploy them, or orb8 --agent-namespace NAMESPACE status",
+		return nil, failure(c.kubectl+" apply -k deploy/overlays/default to deploy them, orb8 --agent-namespace NAMESPACE status, or sudo orb8 --standalone status to look at this machine",
 			"no agents found in namespace %s of %s (pods with the label %s)", c.namespace, c.name, Label)
 	}
 	return found.agents(c.namespace), nil

@@ -13,6 +13,7 @@ import (
 	"io/fs"
 	"net/http"
 	"net/url"
+	"os"
 	"strings"
 
 	"k8s.io/client-go/rest"
@@ -58,7 +59,8 @@ func IsGone(err error) bool {
 	return errors.As(err, &e) && e.gone
 }
 
-// ErrNoConfig says that there is no kubeconfig, and no cluster around.
+// ErrNoConfig says that there is no kubeconfig, that nobody named one, and that
+// there is no cluster around.
 var ErrNoConfig = errors.New("no kubeconfig")
 
 // Cluster is a cluster as a kubeconfig knows it.
@@ -79,7 +81,7 @@ func Open(cfg Config) (*Cluster, error) {
 	loader := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &clientcmd.ConfigOverrides{CurrentContext: cfg.Context})
 	config, err := loader.ClientConfig()
 	if err != nil {
-		return nil, configError(cfg, err)
+		return nil, configError(cfg, rules, err)
 	}
 	c := &Cluster{
 		name:      contextName(loader, cfg.Context),
@@ -93,7 +95,7 @@ func Open(cfg Config) (*Cluster, error) {
 		c.base, _, err = rest.DefaultServerUrlFor(config)
 	}
 	if err != nil {
-		return nil, configError(cfg, err)
+		return nil, configError(cfg, rules, err)
 	}
 	return c, nil
 }
@@ -131,10 +133,10 @@ func kubectl(cfg Config) string {
 	return command
 }
 
-func configError(cfg Config, err error) error {
+func configError(cfg Config, rules *clientcmd.ClientConfigLoadingRules, err error) error {
 	switch {
 	case clientcmd.IsEmptyConfig(err) && cfg.Kubeconfig == "" && cfg.Context == "":
-		return ErrNoConfig
+		return empty(rules.Precedence)
 	case errors.Is(err, fs.ErrNotExist):
 		return failure("orb8 --kubeconfig PATH status", "there is no kubeconfig at %s", cfg.Kubeconfig)
 	// Of a context that is told and is not there, clientcmd has only words.
@@ -142,6 +144,23 @@ func configError(cfg Config, err error) error {
 		return failure(kubectl(Config{Kubeconfig: cfg.Kubeconfig})+" config get-contexts", "the kubeconfig has no context %s", cfg.Context)
 	}
 	return failure(kubectl(cfg)+" config view", "the kubeconfig cannot be used: %s", oneLine(err))
+}
+
+// empty says why the usual files lead nowhere.
+func empty(files []string) error {
+	for _, file := range files {
+		if _, err := os.Stat(file); err == nil {
+			return failure("kubectl config get-contexts, then orb8 --context NAME status", "the kubeconfig at %s has no current context", file)
+		}
+	}
+	switch {
+	case os.Getenv(clientcmd.RecommendedConfigPathEnvVar) != "":
+		return failure("orb8 --kubeconfig PATH status", "there is no kubeconfig at %s (from KUBECONFIG)", strings.Join(files, ", "))
+	case os.Getenv("KUBERNETES_SERVICE_HOST") != "":
+		return failure("orb8 --kubeconfig PATH status, or orb8 --standalone status to look at this node",
+			"this pod has neither a kubeconfig nor the token of a service account")
+	}
+	return ErrNoConfig
 }
 
 // oneLine joins the lines of an error, and drops the address of the request,

@@ -49,7 +49,20 @@ func TestOpen(t *testing.T) {
 	if _, err := Open(Config{}); !errors.Is(err, ErrNoConfig) {
 		t.Errorf("nothing there: %v", err)
 	}
-	_, err := Open(Config{Kubeconfig: filepath.Join(dir, "none")})
+	t.Setenv("KUBERNETES_SERVICE_HOST", "10.96.0.1")
+	_, err := Open(Config{})
+	says(t, err, "nor the token of a service account", "--standalone")
+	t.Setenv("KUBECONFIG", filepath.Join(dir, "none"))
+	_, err = Open(Config{})
+	says(t, err, "there is no kubeconfig at "+dir+"/none (from KUBECONFIG)", "orb8 --kubeconfig")
+	blank := filepath.Join(dir, "blank")
+	if err := os.WriteFile(blank, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("KUBECONFIG", blank)
+	_, err = Open(Config{})
+	says(t, err, "the kubeconfig at "+blank+" has no current context", "config get-contexts")
+	_, err = Open(Config{Kubeconfig: filepath.Join(dir, "none")})
 	says(t, err, "there is no kubeconfig at", "orb8 --kubeconfig")
 	bad := filepath.Join(dir, "bad")
 	if err := os.WriteFile(bad, []byte("apiVersion: v1\nkind: [\n"), 0o600); err != nil {
