@@ -29,7 +29,7 @@ var floors = [][]string{
 	{"internal/enrich", "internal/kube", "internal/sandbox"},
 	{"internal/cluster", "internal/conntrack", "internal/probe/flow", "internal/probe/process", "internal/probe/socket"},
 	{"internal/filter", "internal/netns", "internal/cgroup"},
-	{"internal/kube/reach/reachtest"}, // an API server for tests
+	{"internal/kube/reach/reachtest"},      // an API server for tests
 	{"internal/event", "internal/version"}, // the words
 	{"api/orb8/v1"},
 }
