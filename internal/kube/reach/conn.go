@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -28,6 +29,8 @@ type conn struct {
 	// What the kubelet says of the port; to be read when told is closed.
 	fault string
 	told  chan struct{}
+	// The other side has ended it.
+	ended atomic.Bool
 
 	mu     sync.Mutex
 	expiry *time.Timer
@@ -67,6 +70,7 @@ func (c *conn) Read(p []byte) (int, error) {
 	if n > 0 || err == nil {
 		return n, nil
 	}
+	c.ended.Store(true)
 	if fault := c.Fault(); fault != nil {
 		return 0, fault
 	}
@@ -93,11 +97,26 @@ func (c *conn) Fault() error {
 // errRefused says that the pod is there and its agent is not listening.
 var errRefused = fmt.Errorf("connection refused, nothing listens at port %d of the pod", Port)
 
-func (c *conn) Write(p []byte) (int, error) { return c.data.Write(p) }
+// Write fails as Read does.
+func (c *conn) Write(p []byte) (int, error) {
+	n, err := c.data.Write(p)
+	if err == nil {
+		return n, nil
+	}
+	c.ended.Store(true)
+	if fault := c.Fault(); fault != nil {
+		return n, fault
+	}
+	return n, err
+}
 
-// Close ends the session, too.
+// Close ends the session, too. With it ends what the kubelet has to say of a
+// connection that is over, so that is waited for.
 func (c *conn) Close() error {
 	_ = c.SetDeadline(time.Time{})
+	if c.ended.Load() {
+		_ = c.Fault()
+	}
 	return errors.Join(c.data.Reset(), c.session.Close())
 }
 
