@@ -35,6 +35,8 @@ type Sandboxes interface {
 	// Pod of a namespace, Netns of a pod, by its UID.
 	Pod(netns uint32) (uid string, ok bool)
 	Netns(uid string) (netns uint32, ok bool)
+	// Since when the namespace is that pod's, as far as is known.
+	Since(netns uint32) int64
 	// Own tells whether a cgroup is in one of the node's pods.
 	Own(path string) bool
 	// Learn: a socket in a namespace that is nobody's yet is of a pod's cgroup.

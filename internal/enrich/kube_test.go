@@ -20,6 +20,7 @@ import (
 type boxes struct {
 	pods       map[uint32]string
 	learnt     map[uint32]string
+	since      map[uint32]int64
 	generation uint64
 }
 
@@ -39,6 +40,8 @@ func (b *boxes) Netns(uid string) (uint32, bool) {
 func (b *boxes) Own(path string) bool            { return strings.HasPrefix(path, "/kubepods/") }
 func (b *boxes) Generation() uint64              { return b.generation }
 func (b *boxes) Learn(netns uint32, path string) { b.learnt[netns] = cgroup.Parse(path).PodUID }
+
+func (b *boxes) Since(netns uint32) int64 { return b.since[netns] }
 
 func (b *boxes) bind(netns uint32, uid string) {
 	b.pods[netns] = uid
@@ -301,7 +304,7 @@ func TestStoragePortInAPod(t *testing.T) {
 	f := n.talk(netnsA, "10.1.0.7", "10.1.0.9", 7000)
 	f.Cookie, f.Cgroup = 7, groupA
 	n.seen(f)
-	n.expect("before a listing", f, "pod/ns/a", "external")
+	n.expect("before a listing", f, "pod/ns/a/"+hex64("a"), "external")
 	n.socks.owners[7] = owner(31, "curl", 0, true)
 	n.seen(f)
 	n.expect("listed", f, "pod/ns/a/"+hex64("a")+"/curl", "external")
@@ -314,6 +317,24 @@ func TestStoragePortInAPod(t *testing.T) {
 	g := n.talk(hostNetns, "192.0.2.1", "10.1.0.9", 7000)
 	n.seen(g)
 	n.expect("on the host", g, "unknown", "external")
+}
+
+// The number of a namespace goes to another pod before an epoch tells of the
+// first one's connection.
+func TestNamespaceOfTwoInOneEpoch(t *testing.T) {
+	n := newNode(t)
+	n.tell(podChange(uidA, "a", "10.1.0.7"), podChange(uidB, "b", "10.1.0.8"))
+	n.boxes.since = map[uint32]int64{netnsA: at(n.now + 5)}
+	f := n.talk(netnsA, "10.1.0.8", "10.1.0.9", 443)
+	f.Cookie, f.Cgroup = 7, groupB
+	n.socks.owners[7] = owner(31, "curl", 0, true)
+	n.seen(f)
+	n.expect("the first one's", f, "pod/ns/b/"+hex64("b")+"/curl", "external")
+	n.now += 10
+	g := n.talk(netnsA, "10.1.0.7", "10.1.0.9", 443)
+	g.Cookie, g.Cgroup = 7, groupB
+	n.seen(g)
+	n.expect("a guest of the second", g, "pod/ns/a/curl", "external")
 }
 
 func TestPodIsWhole(t *testing.T) {

@@ -79,7 +79,7 @@ func (e *Enricher) local(f *event.Flow, o socket.Owner, known bool) *event.Ident
 }
 
 // somebody: a process or the kernel. In a pod's namespace either is the pod's
-// until the sockets are listed, but no container's.
+// until the sockets are listed.
 func (e *Enricher) somebody(f *event.Flow) *event.Identity {
 	if e.cfg.Cluster == nil || e.cfg.Sandboxes == nil || f.Conn.Netns == e.cfg.Netns {
 		return e.unknown
@@ -91,7 +91,12 @@ func (e *Enricher) somebody(f *event.Flow) *event.Identity {
 	case was != nil && was.Class == event.ClassPod && e.is(was.PodUID, pod.uid):
 		return e.fitted(fit{was: was, base: pod.base})
 	}
-	return e.podParty(party{}, pod, nothing)
+	// Its group is not who happened to run when it is the pod's own.
+	info := e.group(f.Cgroup)
+	if info == nil {
+		info = nothing
+	}
+	return e.podParty(party{cgroup: f.Cgroup}, pod, info)
 }
 
 func (e *Enricher) group(id uint64) *cgroup.Info {
@@ -153,11 +158,16 @@ func (e *Enricher) podIn(f *event.Flow, info *cgroup.Info) (pod, whereabouts) {
 		}
 		return e.podBy(was.PodUID), here
 	}
-	if s.pod.base != nil {
+	own := info.PodUID != "" && boxes.Own(info.Path)
+	if s.pod.base != nil && !(own && !e.is(info.PodUID, s.pod.uid) && f.First < boxes.Since(netns)) {
 		return s.pod, here
 	}
-	if info.PodUID == "" || !boxes.Own(info.Path) {
+	// The namespace is nobody's, or its number was another's when this began.
+	if !own {
 		return pod{}, here
+	}
+	if s.pod.base != nil {
+		return e.before(f, info)
 	}
 	boxes.Learn(netns, info.Path)
 	if uid, ok := boxes.Pod(netns); ok {
@@ -170,6 +180,15 @@ func (e *Enricher) podIn(f *event.Flow, info *cgroup.Info) (pod, whereabouts) {
 	// its own, and this is one that nobody has.
 	if told := e.cfg.Cluster.Pod(info.PodUID); told != nil && told.HostNetwork {
 		return pod{}, undecided
+	}
+	return e.podBy(info.PodUID), here
+}
+
+// before gives the pod that a namespace's number belonged to.
+func (e *Enricher) before(f *event.Flow, info *cgroup.Info) (pod, whereabouts) {
+	_, elsewhere := e.cfg.Sandboxes.Netns(info.PodUID)
+	if told := e.cfg.Cluster.Pod(info.PodUID); elsewhere || told != nil && told.HostNetwork {
+		return e.again.space(e, f.Conn.Netns).pod, here
 	}
 	return e.podBy(info.PodUID), here
 }

@@ -135,6 +135,7 @@ func (s *Sandboxes) bind(b *sandbox) {
 	if len(s.byNetns) >= maxPods {
 		return
 	}
+	b.since = time.Now().UnixNano()
 	s.byNetns[b.netns], s.byPod[b.pod] = b, b
 	s.generation.Add(1)
 }

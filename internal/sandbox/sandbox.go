@@ -80,6 +80,7 @@ type Sandboxes struct {
 type sandbox struct {
 	pod, group string
 	netns      uint32
+	since      int64 // when that was found out
 }
 
 // claim is a pod's process in a namespace.
@@ -149,6 +150,17 @@ func (s *Sandboxes) Pod(inode uint32) (uid string, ok bool) {
 		return "", false
 	}
 	return b.pod, true
+}
+
+// Since is when it was found out whose a network namespace is, Unix nanoseconds;
+// 0 where it is nobody's. Before that its number may have been another's.
+func (s *Sandboxes) Since(inode uint32) int64 {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if b := s.byNetns[inode]; b != nil {
+		return b.since
+	}
+	return 0
 }
 
 // Netns tells a pod's network namespace; false for one that has its node's.
