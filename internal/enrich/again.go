@@ -254,9 +254,10 @@ func (e *Enricher) want(f *event.Flow) bool {
 		return false
 	}
 	host := f.Conn.Netns == e.cfg.Netns
-	if other, ok := e.cfg.Translations.Now(f.Conn, host); ok {
+	// That there is none is believed of who takes the time to ask twice.
+	if other, ok := e.cfg.Translations.Now(f.Conn, host); ok && other != nil {
 		f.NAT = other
-		return other != nil
+		return true
 	}
 	if len(a.asked) >= e.cfg.Pending {
 		a.unasked++
