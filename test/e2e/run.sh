@@ -79,8 +79,10 @@ full | core)
 ci | all)
 	rows=full
 	for settings in "${configurations[@]}"; do
+		# Once more on a fresh cluster: three nodes on two cores have bad moments,
+		# and what is wrong fails again.
 		# shellcheck disable=SC2086
-		one $rows $settings || failed=1
+		one $rows $settings || one $rows $settings || failed=1
 		[ "$what" = all ] || rows=core
 	done
 	;;
