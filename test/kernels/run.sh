@@ -28,6 +28,7 @@ rooms=(
 left_out='
 internal/netns  TestFoundByFile
 internal/netns  TestFoundByHint
+test/lab        TestPodsThatEndInTraffic
 '
 export allowed='
 6\.1   Test[A-Za-z0-9]+/tcx         kernel 6\.1 is older than TCX \(6\.6\)
