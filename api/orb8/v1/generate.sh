@@ -9,6 +9,6 @@ go build -o "$bin/" google.golang.org/protobuf/cmd/protoc-gen-go google.golang.o
 PATH="$bin:$PATH" protoc -I../.. \
 	--go_out=../.. --go_opt=paths=source_relative \
 	--go-grpc_out=../.. --go-grpc_opt=paths=source_relative \
-	../../orb8/v1/agent.proto ../../orb8/v1/observer.proto
+	../../orb8/v1/*.proto
 # Which protoc it was must not make the check fail.
 sed -i '/^\/\/ *.*protoc  *v/d; /^\/\/ - protoc  *v/d' ./*.pb.go

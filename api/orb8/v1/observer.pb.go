@@ -87,6 +87,10 @@ const (
 	EventKind_EVENT_KIND_CLOSED  EventKind = 3
 	EventKind_EVENT_KIND_REFUSED EventKind = 4
 	EventKind_EVENT_KIND_RESET   EventKind = 5
+	// The kernel dropped packets of the connection.
+	EventKind_EVENT_KIND_DROP EventKind = 6
+	// A connect failed otherwise: timed out, unreachable, given up.
+	EventKind_EVENT_KIND_FAILED EventKind = 7
 )
 
 // Enum value maps for EventKind.
@@ -98,6 +102,8 @@ var (
 		3: "EVENT_KIND_CLOSED",
 		4: "EVENT_KIND_REFUSED",
 		5: "EVENT_KIND_RESET",
+		6: "EVENT_KIND_DROP",
+		7: "EVENT_KIND_FAILED",
 	}
 	EventKind_value = map[string]int32{
 		"EVENT_KIND_UNSPECIFIED": 0,
@@ -106,6 +112,8 @@ var (
 		"EVENT_KIND_CLOSED":      3,
 		"EVENT_KIND_REFUSED":     4,
 		"EVENT_KIND_RESET":       5,
+		"EVENT_KIND_DROP":        6,
+		"EVENT_KIND_FAILED":      7,
 	}
 )
 
@@ -136,327 +144,6 @@ func (EventKind) EnumDescriptor() ([]byte, []int) {
 	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{1}
 }
 
-type Opener int32
-
-const (
-	// Not seen: the connection is older than the agent.
-	Opener_OPENER_UNKNOWN Opener = 0
-	Opener_OPENER_LOCAL   Opener = 1
-	Opener_OPENER_REMOTE  Opener = 2
-)
-
-// Enum value maps for Opener.
-var (
-	Opener_name = map[int32]string{
-		0: "OPENER_UNKNOWN",
-		1: "OPENER_LOCAL",
-		2: "OPENER_REMOTE",
-	}
-	Opener_value = map[string]int32{
-		"OPENER_UNKNOWN": 0,
-		"OPENER_LOCAL":   1,
-		"OPENER_REMOTE":  2,
-	}
-)
-
-func (x Opener) Enum() *Opener {
-	p := new(Opener)
-	*p = x
-	return p
-}
-
-func (x Opener) String() string {
-	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
-}
-
-func (Opener) Descriptor() protoreflect.EnumDescriptor {
-	return file_orb8_v1_observer_proto_enumTypes[2].Descriptor()
-}
-
-func (Opener) Type() protoreflect.EnumType {
-	return &file_orb8_v1_observer_proto_enumTypes[2]
-}
-
-func (x Opener) Number() protoreflect.EnumNumber {
-	return protoreflect.EnumNumber(x)
-}
-
-// Deprecated: Use Opener.Descriptor instead.
-func (Opener) EnumDescriptor() ([]byte, []int) {
-	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{2}
-}
-
-// Filter holds for a flow when every field that is set holds; a list-valued
-// field holds when one of its values does.
-type Filter struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Either end has one of these.
-	Namespaces []string `protobuf:"bytes,1,rep,name=namespaces,proto3" json:"namespaces,omitempty"`
-	// Name, or namespace/name.
-	Pods []string `protobuf:"bytes,2,rep,name=pods,proto3" json:"pods,omitempty"`
-	// Name, or Kind/Name, of which Kind in any case.
-	Workloads []string `protobuf:"bytes,3,rep,name=workloads,proto3" json:"workloads,omitempty"`
-	// IANA protocol numbers.
-	Protocols []uint32 `protobuf:"varint,4,rep,packed,name=protocols,proto3" json:"protocols,omitempty"`
-	// Either end's port.
-	Ports []uint32 `protobuf:"varint,5,rep,packed,name=ports,proto3" json:"ports,omitempty"`
-	// The port of the end that opened the connection (the local end's, where
-	// that is not known), and of the other end.
-	SrcPorts []uint32 `protobuf:"varint,6,rep,packed,name=src_ports,json=srcPorts,proto3" json:"src_ports,omitempty"`
-	DstPorts []uint32 `protobuf:"varint,7,rep,packed,name=dst_ports,json=dstPorts,proto3" json:"dst_ports,omitempty"`
-	// CIDR prefixes or addresses: either end's, the opener's, the other's.
-	Ips    []string `protobuf:"bytes,8,rep,name=ips,proto3" json:"ips,omitempty"`
-	SrcIps []string `protobuf:"bytes,9,rep,name=src_ips,json=srcIps,proto3" json:"src_ips,omitempty"`
-	DstIps []string `protobuf:"bytes,10,rep,name=dst_ips,json=dstIps,proto3" json:"dst_ips,omitempty"`
-	// "egress": opened by the local end (or by an unknown one), "ingress":
-	// opened by the remote end.
-	Directions []string `protobuf:"bytes,11,rep,name=directions,proto3" json:"directions,omitempty"`
-	// Names of the nodes that made the observation.
-	Nodes []string `protobuf:"bytes,12,rep,name=nodes,proto3" json:"nodes,omitempty"`
-	// Either end is a pod with one of these: KEY=VALUE, KEY (of any value),
-	// KEY!=VALUE (of another value, or without).
-	Labels []string `protobuf:"bytes,13,rep,name=labels,proto3" json:"labels,omitempty"`
-	// Name, or namespace/name, of the Service that an end was reached by.
-	Services []string `protobuf:"bytes,14,rep,name=services,proto3" json:"services,omitempty"`
-	// The end that opened the connection (the local end, where that is not
-	// known), and the other end. Each of their fields is a field of this filter.
-	From          *EndFilter `protobuf:"bytes,15,opt,name=from,proto3" json:"from,omitempty"`
-	To            *EndFilter `protobuf:"bytes,16,opt,name=to,proto3" json:"to,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Filter) Reset() {
-	*x = Filter{}
-	mi := &file_orb8_v1_observer_proto_msgTypes[0]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Filter) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Filter) ProtoMessage() {}
-
-func (x *Filter) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_observer_proto_msgTypes[0]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Filter.ProtoReflect.Descriptor instead.
-func (*Filter) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{0}
-}
-
-func (x *Filter) GetNamespaces() []string {
-	if x != nil {
-		return x.Namespaces
-	}
-	return nil
-}
-
-func (x *Filter) GetPods() []string {
-	if x != nil {
-		return x.Pods
-	}
-	return nil
-}
-
-func (x *Filter) GetWorkloads() []string {
-	if x != nil {
-		return x.Workloads
-	}
-	return nil
-}
-
-func (x *Filter) GetProtocols() []uint32 {
-	if x != nil {
-		return x.Protocols
-	}
-	return nil
-}
-
-func (x *Filter) GetPorts() []uint32 {
-	if x != nil {
-		return x.Ports
-	}
-	return nil
-}
-
-func (x *Filter) GetSrcPorts() []uint32 {
-	if x != nil {
-		return x.SrcPorts
-	}
-	return nil
-}
-
-func (x *Filter) GetDstPorts() []uint32 {
-	if x != nil {
-		return x.DstPorts
-	}
-	return nil
-}
-
-func (x *Filter) GetIps() []string {
-	if x != nil {
-		return x.Ips
-	}
-	return nil
-}
-
-func (x *Filter) GetSrcIps() []string {
-	if x != nil {
-		return x.SrcIps
-	}
-	return nil
-}
-
-func (x *Filter) GetDstIps() []string {
-	if x != nil {
-		return x.DstIps
-	}
-	return nil
-}
-
-func (x *Filter) GetDirections() []string {
-	if x != nil {
-		return x.Directions
-	}
-	return nil
-}
-
-func (x *Filter) GetNodes() []string {
-	if x != nil {
-		return x.Nodes
-	}
-	return nil
-}
-
-func (x *Filter) GetLabels() []string {
-	if x != nil {
-		return x.Labels
-	}
-	return nil
-}
-
-func (x *Filter) GetServices() []string {
-	if x != nil {
-		return x.Services
-	}
-	return nil
-}
-
-func (x *Filter) GetFrom() *EndFilter {
-	if x != nil {
-		return x.From
-	}
-	return nil
-}
-
-func (x *Filter) GetTo() *EndFilter {
-	if x != nil {
-		return x.To
-	}
-	return nil
-}
-
-// EndFilter is about one end, or about a pod.
-type EndFilter struct {
-	state      protoimpl.MessageState `protogen:"open.v1"`
-	Namespaces []string               `protobuf:"bytes,1,rep,name=namespaces,proto3" json:"namespaces,omitempty"`
-	// Name, or namespace/name.
-	Pods []string `protobuf:"bytes,2,rep,name=pods,proto3" json:"pods,omitempty"`
-	// Name, or Kind/Name, of which Kind in any case.
-	Workloads []string `protobuf:"bytes,3,rep,name=workloads,proto3" json:"workloads,omitempty"`
-	// As in Filter.
-	Labels   []string `protobuf:"bytes,4,rep,name=labels,proto3" json:"labels,omitempty"`
-	Services []string `protobuf:"bytes,5,rep,name=services,proto3" json:"services,omitempty"`
-	// Names of the nodes that the end is on.
-	Nodes         []string `protobuf:"bytes,6,rep,name=nodes,proto3" json:"nodes,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *EndFilter) Reset() {
-	*x = EndFilter{}
-	mi := &file_orb8_v1_observer_proto_msgTypes[1]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *EndFilter) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*EndFilter) ProtoMessage() {}
-
-func (x *EndFilter) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_observer_proto_msgTypes[1]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use EndFilter.ProtoReflect.Descriptor instead.
-func (*EndFilter) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{1}
-}
-
-func (x *EndFilter) GetNamespaces() []string {
-	if x != nil {
-		return x.Namespaces
-	}
-	return nil
-}
-
-func (x *EndFilter) GetPods() []string {
-	if x != nil {
-		return x.Pods
-	}
-	return nil
-}
-
-func (x *EndFilter) GetWorkloads() []string {
-	if x != nil {
-		return x.Workloads
-	}
-	return nil
-}
-
-func (x *EndFilter) GetLabels() []string {
-	if x != nil {
-		return x.Labels
-	}
-	return nil
-}
-
-func (x *EndFilter) GetServices() []string {
-	if x != nil {
-		return x.Services
-	}
-	return nil
-}
-
-func (x *EndFilter) GetNodes() []string {
-	if x != nil {
-		return x.Nodes
-	}
-	return nil
-}
-
 type FlowsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// A flow is in the answer when include holds and no single field of exclude
@@ -472,7 +159,7 @@ type FlowsRequest struct {
 
 func (x *FlowsRequest) Reset() {
 	*x = FlowsRequest{}
-	mi := &file_orb8_v1_observer_proto_msgTypes[2]
+	mi := &file_orb8_v1_observer_proto_msgTypes[0]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -484,7 +171,7 @@ func (x *FlowsRequest) String() string {
 func (*FlowsRequest) ProtoMessage() {}
 
 func (x *FlowsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_observer_proto_msgTypes[2]
+	mi := &file_orb8_v1_observer_proto_msgTypes[0]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -497,7 +184,7 @@ func (x *FlowsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlowsRequest.ProtoReflect.Descriptor instead.
 func (*FlowsRequest) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{2}
+	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{0}
 }
 
 func (x *FlowsRequest) GetInclude() *Filter {
@@ -543,7 +230,7 @@ type FlowsResponse struct {
 
 func (x *FlowsResponse) Reset() {
 	*x = FlowsResponse{}
-	mi := &file_orb8_v1_observer_proto_msgTypes[3]
+	mi := &file_orb8_v1_observer_proto_msgTypes[1]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -555,7 +242,7 @@ func (x *FlowsResponse) String() string {
 func (*FlowsResponse) ProtoMessage() {}
 
 func (x *FlowsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_observer_proto_msgTypes[3]
+	mi := &file_orb8_v1_observer_proto_msgTypes[1]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -568,7 +255,7 @@ func (x *FlowsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FlowsResponse.ProtoReflect.Descriptor instead.
 func (*FlowsResponse) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{3}
+	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{1}
 }
 
 func (x *FlowsResponse) GetMessage() isFlowsResponse_Message {
@@ -657,7 +344,7 @@ type EventsRequest struct {
 
 func (x *EventsRequest) Reset() {
 	*x = EventsRequest{}
-	mi := &file_orb8_v1_observer_proto_msgTypes[4]
+	mi := &file_orb8_v1_observer_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -669,7 +356,7 @@ func (x *EventsRequest) String() string {
 func (*EventsRequest) ProtoMessage() {}
 
 func (x *EventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_observer_proto_msgTypes[4]
+	mi := &file_orb8_v1_observer_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -682,7 +369,7 @@ func (x *EventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventsRequest.ProtoReflect.Descriptor instead.
 func (*EventsRequest) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{4}
+	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *EventsRequest) GetInclude() *Filter {
@@ -727,7 +414,7 @@ type EventsResponse struct {
 
 func (x *EventsResponse) Reset() {
 	*x = EventsResponse{}
-	mi := &file_orb8_v1_observer_proto_msgTypes[5]
+	mi := &file_orb8_v1_observer_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -739,7 +426,7 @@ func (x *EventsResponse) String() string {
 func (*EventsResponse) ProtoMessage() {}
 
 func (x *EventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_observer_proto_msgTypes[5]
+	mi := &file_orb8_v1_observer_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -752,7 +439,7 @@ func (x *EventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventsResponse.ProtoReflect.Descriptor instead.
 func (*EventsResponse) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{5}
+	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *EventsResponse) GetMessage() isEventsResponse_Message {
@@ -815,15 +502,17 @@ type Event struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Kind  EventKind              `protobuf:"varint,1,opt,name=kind,proto3,enum=orb8.v1.EventKind" json:"kind,omitempty"`
 	// Unix nanoseconds.
-	TimeNs        int64       `protobuf:"varint,2,opt,name=time_ns,json=timeNs,proto3" json:"time_ns,omitempty"`
+	TimeNs int64 `protobuf:"varint,2,opt,name=time_ns,json=timeNs,proto3" json:"time_ns,omitempty"`
+	// Of a drop: tap, protocol and ends as far as the packet tells.
 	Flow          *FlowRecord `protobuf:"bytes,3,opt,name=flow,proto3" json:"flow,omitempty"`
+	Drop          *DropRecord `protobuf:"bytes,4,opt,name=drop,proto3" json:"drop,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_orb8_v1_observer_proto_msgTypes[6]
+	mi := &file_orb8_v1_observer_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -835,7 +524,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_observer_proto_msgTypes[6]
+	mi := &file_orb8_v1_observer_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -848,7 +537,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{6}
+	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Event) GetKind() EventKind {
@@ -872,6 +561,13 @@ func (x *Event) GetFlow() *FlowRecord {
 	return nil
 }
 
+func (x *Event) GetDrop() *DropRecord {
+	if x != nil {
+		return x.Drop
+	}
+	return nil
+}
+
 type PodsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// As in FlowsRequest. A pod does not tell its Services: they mean nothing here.
@@ -885,7 +581,7 @@ type PodsRequest struct {
 
 func (x *PodsRequest) Reset() {
 	*x = PodsRequest{}
-	mi := &file_orb8_v1_observer_proto_msgTypes[7]
+	mi := &file_orb8_v1_observer_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -897,7 +593,7 @@ func (x *PodsRequest) String() string {
 func (*PodsRequest) ProtoMessage() {}
 
 func (x *PodsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_observer_proto_msgTypes[7]
+	mi := &file_orb8_v1_observer_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -910,7 +606,7 @@ func (x *PodsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PodsRequest.ProtoReflect.Descriptor instead.
 func (*PodsRequest) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{7}
+	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *PodsRequest) GetInclude() *EndFilter {
@@ -949,7 +645,7 @@ type PodsResponse struct {
 
 func (x *PodsResponse) Reset() {
 	*x = PodsResponse{}
-	mi := &file_orb8_v1_observer_proto_msgTypes[8]
+	mi := &file_orb8_v1_observer_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -961,7 +657,7 @@ func (x *PodsResponse) String() string {
 func (*PodsResponse) ProtoMessage() {}
 
 func (x *PodsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_observer_proto_msgTypes[8]
+	mi := &file_orb8_v1_observer_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -974,7 +670,7 @@ func (x *PodsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PodsResponse.ProtoReflect.Descriptor instead.
 func (*PodsResponse) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{8}
+	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *PodsResponse) GetMessage() isPodsResponse_Message {
@@ -1056,7 +752,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_orb8_v1_observer_proto_msgTypes[9]
+	mi := &file_orb8_v1_observer_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1068,7 +764,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_observer_proto_msgTypes[9]
+	mi := &file_orb8_v1_observer_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1081,7 +777,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{9}
+	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{7}
 }
 
 type StatusResponse struct {
@@ -1093,7 +789,7 @@ type StatusResponse struct {
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_orb8_v1_observer_proto_msgTypes[10]
+	mi := &file_orb8_v1_observer_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1105,7 +801,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_observer_proto_msgTypes[10]
+	mi := &file_orb8_v1_observer_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1118,7 +814,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{10}
+	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *StatusResponse) GetNodes() []*NodeStatus {
@@ -1126,718 +822,6 @@ func (x *StatusResponse) GetNodes() []*NodeStatus {
 		return x.Nodes
 	}
 	return nil
-}
-
-// FlowRecord is one connection as seen from one end.
-type FlowRecord struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// The same at both ends: a hash of protocol, addresses and ports as they are
-	// on the wire between them (see docs/api.md).
-	ConnectionId uint64 `protobuf:"fixed64,1,opt,name=connection_id,json=connectionId,proto3" json:"connection_id,omitempty"`
-	Node         string `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
-	// Differs for each run of an agent.
-	AgentInstance uint64 `protobuf:"fixed64,3,opt,name=agent_instance,json=agentInstance,proto3" json:"agent_instance,omitempty"`
-	// Epoch in which the connection last moved data; counts up from 1.
-	Epoch uint64 `protobuf:"varint,4,opt,name=epoch,proto3" json:"epoch,omitempty"`
-	Tap   *Tap   `protobuf:"bytes,5,opt,name=tap,proto3" json:"tap,omitempty"`
-	// IANA number.
-	Protocol uint32 `protobuf:"varint,6,opt,name=protocol,proto3" json:"protocol,omitempty"`
-	OpenedBy Opener `protobuf:"varint,7,opt,name=opened_by,json=openedBy,proto3,enum=orb8.v1.Opener" json:"opened_by,omitempty"`
-	Local    *End   `protobuf:"bytes,8,opt,name=local,proto3" json:"local,omitempty"`
-	Remote   *End   `protobuf:"bytes,9,opt,name=remote,proto3" json:"remote,omitempty"`
-	// Since the connection was first seen.
-	Total *Traffic `protobuf:"bytes,10,opt,name=total,proto3" json:"total,omitempty"`
-	// In [delta_start_ns, delta_end_ns); absent in answers to Flows.
-	Delta        *Traffic `protobuf:"bytes,11,opt,name=delta,proto3" json:"delta,omitempty"`
-	DeltaStartNs int64    `protobuf:"varint,12,opt,name=delta_start_ns,json=deltaStartNs,proto3" json:"delta_start_ns,omitempty"`
-	DeltaEndNs   int64    `protobuf:"varint,13,opt,name=delta_end_ns,json=deltaEndNs,proto3" json:"delta_end_ns,omitempty"`
-	// Unix nanoseconds, to the kernel's clock tick (1 to 10 ms).
-	FirstSeenNs int64 `protobuf:"varint,14,opt,name=first_seen_ns,json=firstSeenNs,proto3" json:"first_seen_ns,omitempty"`
-	LastSeenNs  int64 `protobuf:"varint,15,opt,name=last_seen_ns,json=lastSeenNs,proto3" json:"last_seen_ns,omitempty"`
-	// TCP: syn_sent, syn_recv, established, fin_wait, close_wait, closed, reset,
-	// refused. UDP: refused where an ICMP port-unreachable said so. Else empty.
-	State  string  `protobuf:"bytes,16,opt,name=state,proto3" json:"state,omitempty"`
-	Health *Health `protobuf:"bytes,17,opt,name=health,proto3" json:"health,omitempty"`
-	// Later fragments carry no ports: such a record holds all later fragments of
-	// one protocol between two addresses.
-	Fragments bool `protobuf:"varint,18,opt,name=fragments,proto3" json:"fragments,omitempty"`
-	// The tuple as it is on the wire, where that differs from the socket's:
-	// address and port only.
-	TranslatedLocal  *End `protobuf:"bytes,19,opt,name=translated_local,json=translatedLocal,proto3" json:"translated_local,omitempty"`
-	TranslatedRemote *End `protobuf:"bytes,20,opt,name=translated_remote,json=translatedRemote,proto3" json:"translated_remote,omitempty"`
-	// In events: what the epoch lost. A full table counts packets without their
-	// connection, and this one's may be among them.
-	Loss          *Loss `protobuf:"bytes,21,opt,name=loss,proto3" json:"loss,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *FlowRecord) Reset() {
-	*x = FlowRecord{}
-	mi := &file_orb8_v1_observer_proto_msgTypes[11]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *FlowRecord) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*FlowRecord) ProtoMessage() {}
-
-func (x *FlowRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_observer_proto_msgTypes[11]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use FlowRecord.ProtoReflect.Descriptor instead.
-func (*FlowRecord) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{11}
-}
-
-func (x *FlowRecord) GetConnectionId() uint64 {
-	if x != nil {
-		return x.ConnectionId
-	}
-	return 0
-}
-
-func (x *FlowRecord) GetNode() string {
-	if x != nil {
-		return x.Node
-	}
-	return ""
-}
-
-func (x *FlowRecord) GetAgentInstance() uint64 {
-	if x != nil {
-		return x.AgentInstance
-	}
-	return 0
-}
-
-func (x *FlowRecord) GetEpoch() uint64 {
-	if x != nil {
-		return x.Epoch
-	}
-	return 0
-}
-
-func (x *FlowRecord) GetTap() *Tap {
-	if x != nil {
-		return x.Tap
-	}
-	return nil
-}
-
-func (x *FlowRecord) GetProtocol() uint32 {
-	if x != nil {
-		return x.Protocol
-	}
-	return 0
-}
-
-func (x *FlowRecord) GetOpenedBy() Opener {
-	if x != nil {
-		return x.OpenedBy
-	}
-	return Opener_OPENER_UNKNOWN
-}
-
-func (x *FlowRecord) GetLocal() *End {
-	if x != nil {
-		return x.Local
-	}
-	return nil
-}
-
-func (x *FlowRecord) GetRemote() *End {
-	if x != nil {
-		return x.Remote
-	}
-	return nil
-}
-
-func (x *FlowRecord) GetTotal() *Traffic {
-	if x != nil {
-		return x.Total
-	}
-	return nil
-}
-
-func (x *FlowRecord) GetDelta() *Traffic {
-	if x != nil {
-		return x.Delta
-	}
-	return nil
-}
-
-func (x *FlowRecord) GetDeltaStartNs() int64 {
-	if x != nil {
-		return x.DeltaStartNs
-	}
-	return 0
-}
-
-func (x *FlowRecord) GetDeltaEndNs() int64 {
-	if x != nil {
-		return x.DeltaEndNs
-	}
-	return 0
-}
-
-func (x *FlowRecord) GetFirstSeenNs() int64 {
-	if x != nil {
-		return x.FirstSeenNs
-	}
-	return 0
-}
-
-func (x *FlowRecord) GetLastSeenNs() int64 {
-	if x != nil {
-		return x.LastSeenNs
-	}
-	return 0
-}
-
-func (x *FlowRecord) GetState() string {
-	if x != nil {
-		return x.State
-	}
-	return ""
-}
-
-func (x *FlowRecord) GetHealth() *Health {
-	if x != nil {
-		return x.Health
-	}
-	return nil
-}
-
-func (x *FlowRecord) GetFragments() bool {
-	if x != nil {
-		return x.Fragments
-	}
-	return false
-}
-
-func (x *FlowRecord) GetTranslatedLocal() *End {
-	if x != nil {
-		return x.TranslatedLocal
-	}
-	return nil
-}
-
-func (x *FlowRecord) GetTranslatedRemote() *End {
-	if x != nil {
-		return x.TranslatedRemote
-	}
-	return nil
-}
-
-func (x *FlowRecord) GetLoss() *Loss {
-	if x != nil {
-		return x.Loss
-	}
-	return nil
-}
-
-// Tap is the place of an observation.
-type Tap struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Inode number of the network namespace.
-	Netns     uint64 `protobuf:"varint,1,opt,name=netns,proto3" json:"netns,omitempty"`
-	Ifindex   uint32 `protobuf:"varint,2,opt,name=ifindex,proto3" json:"ifindex,omitempty"`
-	Interface string `protobuf:"bytes,3,opt,name=interface,proto3" json:"interface,omitempty"`
-	// Name of the network namespace; empty for the agent's own or where nobody
-	// named it.
-	Namespace     string `protobuf:"bytes,4,opt,name=namespace,proto3" json:"namespace,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Tap) Reset() {
-	*x = Tap{}
-	mi := &file_orb8_v1_observer_proto_msgTypes[12]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Tap) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Tap) ProtoMessage() {}
-
-func (x *Tap) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_observer_proto_msgTypes[12]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Tap.ProtoReflect.Descriptor instead.
-func (*Tap) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{12}
-}
-
-func (x *Tap) GetNetns() uint64 {
-	if x != nil {
-		return x.Netns
-	}
-	return 0
-}
-
-func (x *Tap) GetIfindex() uint32 {
-	if x != nil {
-		return x.Ifindex
-	}
-	return 0
-}
-
-func (x *Tap) GetInterface() string {
-	if x != nil {
-		return x.Interface
-	}
-	return ""
-}
-
-func (x *Tap) GetNamespace() string {
-	if x != nil {
-		return x.Namespace
-	}
-	return ""
-}
-
-type Traffic struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Bytes on the wire with the Ethernet header; packets are segments.
-	TxBytes       uint64 `protobuf:"varint,1,opt,name=tx_bytes,json=txBytes,proto3" json:"tx_bytes,omitempty"`
-	TxPackets     uint64 `protobuf:"varint,2,opt,name=tx_packets,json=txPackets,proto3" json:"tx_packets,omitempty"`
-	RxBytes       uint64 `protobuf:"varint,3,opt,name=rx_bytes,json=rxBytes,proto3" json:"rx_bytes,omitempty"`
-	RxPackets     uint64 `protobuf:"varint,4,opt,name=rx_packets,json=rxPackets,proto3" json:"rx_packets,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Traffic) Reset() {
-	*x = Traffic{}
-	mi := &file_orb8_v1_observer_proto_msgTypes[13]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Traffic) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Traffic) ProtoMessage() {}
-
-func (x *Traffic) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_observer_proto_msgTypes[13]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Traffic.ProtoReflect.Descriptor instead.
-func (*Traffic) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{13}
-}
-
-func (x *Traffic) GetTxBytes() uint64 {
-	if x != nil {
-		return x.TxBytes
-	}
-	return 0
-}
-
-func (x *Traffic) GetTxPackets() uint64 {
-	if x != nil {
-		return x.TxPackets
-	}
-	return 0
-}
-
-func (x *Traffic) GetRxBytes() uint64 {
-	if x != nil {
-		return x.RxBytes
-	}
-	return 0
-}
-
-func (x *Traffic) GetRxPackets() uint64 {
-	if x != nil {
-		return x.RxPackets
-	}
-	return 0
-}
-
-// Health is TCP's own view, read from the local socket as it sends. Absent
-// when no local socket has been seen.
-type Health struct {
-	state    protoimpl.MessageState `protogen:"open.v1"`
-	RttUs    uint32                 `protobuf:"varint,1,opt,name=rtt_us,json=rttUs,proto3" json:"rtt_us,omitempty"`
-	MinRttUs uint32                 `protobuf:"varint,2,opt,name=min_rtt_us,json=minRttUs,proto3" json:"min_rtt_us,omitempty"`
-	// Segments, over the socket's life.
-	Retransmits uint64 `protobuf:"varint,3,opt,name=retransmits,proto3" json:"retransmits,omitempty"`
-	BytesAcked  uint64 `protobuf:"varint,4,opt,name=bytes_acked,json=bytesAcked,proto3" json:"bytes_acked,omitempty"`
-	// Union of the TCP flags that were sent and received (FIN=1, SYN=2, RST=4, ...).
-	TcpFlagsTx uint32 `protobuf:"varint,5,opt,name=tcp_flags_tx,json=tcpFlagsTx,proto3" json:"tcp_flags_tx,omitempty"`
-	TcpFlagsRx uint32 `protobuf:"varint,6,opt,name=tcp_flags_rx,json=tcpFlagsRx,proto3" json:"tcp_flags_rx,omitempty"`
-	// ICMP errors that quoted this connection, and the last one's type and code.
-	IcmpErrors    uint32 `protobuf:"varint,7,opt,name=icmp_errors,json=icmpErrors,proto3" json:"icmp_errors,omitempty"`
-	IcmpType      uint32 `protobuf:"varint,8,opt,name=icmp_type,json=icmpType,proto3" json:"icmp_type,omitempty"`
-	IcmpCode      uint32 `protobuf:"varint,9,opt,name=icmp_code,json=icmpCode,proto3" json:"icmp_code,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Health) Reset() {
-	*x = Health{}
-	mi := &file_orb8_v1_observer_proto_msgTypes[14]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Health) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Health) ProtoMessage() {}
-
-func (x *Health) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_observer_proto_msgTypes[14]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Health.ProtoReflect.Descriptor instead.
-func (*Health) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{14}
-}
-
-func (x *Health) GetRttUs() uint32 {
-	if x != nil {
-		return x.RttUs
-	}
-	return 0
-}
-
-func (x *Health) GetMinRttUs() uint32 {
-	if x != nil {
-		return x.MinRttUs
-	}
-	return 0
-}
-
-func (x *Health) GetRetransmits() uint64 {
-	if x != nil {
-		return x.Retransmits
-	}
-	return 0
-}
-
-func (x *Health) GetBytesAcked() uint64 {
-	if x != nil {
-		return x.BytesAcked
-	}
-	return 0
-}
-
-func (x *Health) GetTcpFlagsTx() uint32 {
-	if x != nil {
-		return x.TcpFlagsTx
-	}
-	return 0
-}
-
-func (x *Health) GetTcpFlagsRx() uint32 {
-	if x != nil {
-		return x.TcpFlagsRx
-	}
-	return 0
-}
-
-func (x *Health) GetIcmpErrors() uint32 {
-	if x != nil {
-		return x.IcmpErrors
-	}
-	return 0
-}
-
-func (x *Health) GetIcmpType() uint32 {
-	if x != nil {
-		return x.IcmpType
-	}
-	return 0
-}
-
-func (x *Health) GetIcmpCode() uint32 {
-	if x != nil {
-		return x.IcmpCode
-	}
-	return 0
-}
-
-// End is one end of a connection. Unknown fields are empty.
-type End struct {
-	state     protoimpl.MessageState `protogen:"open.v1"`
-	Ip        string                 `protobuf:"bytes,1,opt,name=ip,proto3" json:"ip,omitempty"`
-	Port      uint32                 `protobuf:"varint,2,opt,name=port,proto3" json:"port,omitempty"`
-	Namespace string                 `protobuf:"bytes,3,opt,name=namespace,proto3" json:"namespace,omitempty"`
-	Pod       string                 `protobuf:"bytes,4,opt,name=pod,proto3" json:"pod,omitempty"`
-	PodUid    string                 `protobuf:"bytes,5,opt,name=pod_uid,json=podUid,proto3" json:"pod_uid,omitempty"`
-	Container string                 `protobuf:"bytes,6,opt,name=container,proto3" json:"container,omitempty"`
-	Workload  *Workload              `protobuf:"bytes,7,opt,name=workload,proto3" json:"workload,omitempty"`
-	Node      string                 `protobuf:"bytes,8,opt,name=node,proto3" json:"node,omitempty"`
-	Zone      string                 `protobuf:"bytes,9,opt,name=zone,proto3" json:"zone,omitempty"`
-	Labels    map[string]string      `protobuf:"bytes,10,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// systemd unit.
-	Unit    string `protobuf:"bytes,11,opt,name=unit,proto3" json:"unit,omitempty"`
-	Process string `protobuf:"bytes,12,opt,name=process,proto3" json:"process,omitempty"`
-	Pid     uint32 `protobuf:"varint,13,opt,name=pid,proto3" json:"pid,omitempty"`
-	// pod, service, node, apiserver, host, container, kernel, kernel:SERVICE,
-	// external, unknown (see docs/api.md).
-	Class string `protobuf:"bytes,14,opt,name=class,proto3" json:"class,omitempty"`
-	// Namespace/name of the Service that this end was reached by.
-	Service       string `protobuf:"bytes,15,opt,name=service,proto3" json:"service,omitempty"`
-	Fqdn          string `protobuf:"bytes,16,opt,name=fqdn,proto3" json:"fqdn,omitempty"`
-	CgroupId      uint64 `protobuf:"varint,17,opt,name=cgroup_id,json=cgroupId,proto3" json:"cgroup_id,omitempty"`
-	SocketCookie  uint64 `protobuf:"fixed64,18,opt,name=socket_cookie,json=socketCookie,proto3" json:"socket_cookie,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *End) Reset() {
-	*x = End{}
-	mi := &file_orb8_v1_observer_proto_msgTypes[15]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *End) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*End) ProtoMessage() {}
-
-func (x *End) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_observer_proto_msgTypes[15]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use End.ProtoReflect.Descriptor instead.
-func (*End) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{15}
-}
-
-func (x *End) GetIp() string {
-	if x != nil {
-		return x.Ip
-	}
-	return ""
-}
-
-func (x *End) GetPort() uint32 {
-	if x != nil {
-		return x.Port
-	}
-	return 0
-}
-
-func (x *End) GetNamespace() string {
-	if x != nil {
-		return x.Namespace
-	}
-	return ""
-}
-
-func (x *End) GetPod() string {
-	if x != nil {
-		return x.Pod
-	}
-	return ""
-}
-
-func (x *End) GetPodUid() string {
-	if x != nil {
-		return x.PodUid
-	}
-	return ""
-}
-
-func (x *End) GetContainer() string {
-	if x != nil {
-		return x.Container
-	}
-	return ""
-}
-
-func (x *End) GetWorkload() *Workload {
-	if x != nil {
-		return x.Workload
-	}
-	return nil
-}
-
-func (x *End) GetNode() string {
-	if x != nil {
-		return x.Node
-	}
-	return ""
-}
-
-func (x *End) GetZone() string {
-	if x != nil {
-		return x.Zone
-	}
-	return ""
-}
-
-func (x *End) GetLabels() map[string]string {
-	if x != nil {
-		return x.Labels
-	}
-	return nil
-}
-
-func (x *End) GetUnit() string {
-	if x != nil {
-		return x.Unit
-	}
-	return ""
-}
-
-func (x *End) GetProcess() string {
-	if x != nil {
-		return x.Process
-	}
-	return ""
-}
-
-func (x *End) GetPid() uint32 {
-	if x != nil {
-		return x.Pid
-	}
-	return 0
-}
-
-func (x *End) GetClass() string {
-	if x != nil {
-		return x.Class
-	}
-	return ""
-}
-
-func (x *End) GetService() string {
-	if x != nil {
-		return x.Service
-	}
-	return ""
-}
-
-func (x *End) GetFqdn() string {
-	if x != nil {
-		return x.Fqdn
-	}
-	return ""
-}
-
-func (x *End) GetCgroupId() uint64 {
-	if x != nil {
-		return x.CgroupId
-	}
-	return 0
-}
-
-func (x *End) GetSocketCookie() uint64 {
-	if x != nil {
-		return x.SocketCookie
-	}
-	return 0
-}
-
-type Workload struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
-	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Workload) Reset() {
-	*x = Workload{}
-	mi := &file_orb8_v1_observer_proto_msgTypes[16]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Workload) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Workload) ProtoMessage() {}
-
-func (x *Workload) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_observer_proto_msgTypes[16]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Workload.ProtoReflect.Descriptor instead.
-func (*Workload) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{16}
-}
-
-func (x *Workload) GetKind() string {
-	if x != nil {
-		return x.Kind
-	}
-	return ""
-}
-
-func (x *Workload) GetName() string {
-	if x != nil {
-		return x.Name
-	}
-	return ""
 }
 
 // PodRecord is a pod as an agent knows it. Unknown fields are empty. Times are
@@ -1879,7 +863,7 @@ type PodRecord struct {
 
 func (x *PodRecord) Reset() {
 	*x = PodRecord{}
-	mi := &file_orb8_v1_observer_proto_msgTypes[17]
+	mi := &file_orb8_v1_observer_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1891,7 +875,7 @@ func (x *PodRecord) String() string {
 func (*PodRecord) ProtoMessage() {}
 
 func (x *PodRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_observer_proto_msgTypes[17]
+	mi := &file_orb8_v1_observer_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1904,7 +888,7 @@ func (x *PodRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PodRecord.ProtoReflect.Descriptor instead.
 func (*PodRecord) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{17}
+	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *PodRecord) GetSeenBy() string {
@@ -2051,7 +1035,7 @@ type PodContainer struct {
 
 func (x *PodContainer) Reset() {
 	*x = PodContainer{}
-	mi := &file_orb8_v1_observer_proto_msgTypes[18]
+	mi := &file_orb8_v1_observer_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2063,7 +1047,7 @@ func (x *PodContainer) String() string {
 func (*PodContainer) ProtoMessage() {}
 
 func (x *PodContainer) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_observer_proto_msgTypes[18]
+	mi := &file_orb8_v1_observer_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2076,7 +1060,7 @@ func (x *PodContainer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PodContainer.ProtoReflect.Descriptor instead.
 func (*PodContainer) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{18}
+	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *PodContainer) GetName() string {
@@ -2089,183 +1073,6 @@ func (x *PodContainer) GetName() string {
 func (x *PodContainer) GetId() string {
 	if x != nil {
 		return x.Id
-	}
-	return ""
-}
-
-type Counter struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Bytes         uint64                 `protobuf:"varint,1,opt,name=bytes,proto3" json:"bytes,omitempty"`
-	Packets       uint64                 `protobuf:"varint,2,opt,name=packets,proto3" json:"packets,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Counter) Reset() {
-	*x = Counter{}
-	mi := &file_orb8_v1_observer_proto_msgTypes[19]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Counter) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Counter) ProtoMessage() {}
-
-func (x *Counter) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_observer_proto_msgTypes[19]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Counter.ProtoReflect.Descriptor instead.
-func (*Counter) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{19}
-}
-
-func (x *Counter) GetBytes() uint64 {
-	if x != nil {
-		return x.Bytes
-	}
-	return 0
-}
-
-func (x *Counter) GetPackets() uint64 {
-	if x != nil {
-		return x.Packets
-	}
-	return 0
-}
-
-// Loss is something that was not delivered or not told apart.
-type Loss struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Where: table_full, flows_evicted, follower, ...
-	Stage string `protobuf:"bytes,1,opt,name=stage,proto3" json:"stage,omitempty"`
-	// In answers to Flows and Status: since the agent started. In a stream of
-	// Events: since the message before.
-	Count uint64 `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`
-	// One sentence: what it means and what to do.
-	Hint          string `protobuf:"bytes,3,opt,name=hint,proto3" json:"hint,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Loss) Reset() {
-	*x = Loss{}
-	mi := &file_orb8_v1_observer_proto_msgTypes[20]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Loss) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Loss) ProtoMessage() {}
-
-func (x *Loss) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_observer_proto_msgTypes[20]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Loss.ProtoReflect.Descriptor instead.
-func (*Loss) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{20}
-}
-
-func (x *Loss) GetStage() string {
-	if x != nil {
-		return x.Stage
-	}
-	return ""
-}
-
-func (x *Loss) GetCount() uint64 {
-	if x != nil {
-		return x.Count
-	}
-	return 0
-}
-
-func (x *Loss) GetHint() string {
-	if x != nil {
-		return x.Hint
-	}
-	return ""
-}
-
-type NodeState struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
-	Answered      bool                   `protobuf:"varint,2,opt,name=answered,proto3" json:"answered,omitempty"`
-	Error         string                 `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *NodeState) Reset() {
-	*x = NodeState{}
-	mi := &file_orb8_v1_observer_proto_msgTypes[21]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *NodeState) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*NodeState) ProtoMessage() {}
-
-func (x *NodeState) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_observer_proto_msgTypes[21]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use NodeState.ProtoReflect.Descriptor instead.
-func (*NodeState) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{21}
-}
-
-func (x *NodeState) GetNode() string {
-	if x != nil {
-		return x.Node
-	}
-	return ""
-}
-
-func (x *NodeState) GetAnswered() bool {
-	if x != nil {
-		return x.Answered
-	}
-	return false
-}
-
-func (x *NodeState) GetError() string {
-	if x != nil {
-		return x.Error
 	}
 	return ""
 }
@@ -2297,7 +1104,7 @@ type Summary struct {
 
 func (x *Summary) Reset() {
 	*x = Summary{}
-	mi := &file_orb8_v1_observer_proto_msgTypes[22]
+	mi := &file_orb8_v1_observer_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2309,7 +1116,7 @@ func (x *Summary) String() string {
 func (*Summary) ProtoMessage() {}
 
 func (x *Summary) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_observer_proto_msgTypes[22]
+	mi := &file_orb8_v1_observer_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2322,7 +1129,7 @@ func (x *Summary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Summary.ProtoReflect.Descriptor instead.
 func (*Summary) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{22}
+	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Summary) GetMatchedFlows() uint64 {
@@ -2416,7 +1223,7 @@ type PodsSummary struct {
 
 func (x *PodsSummary) Reset() {
 	*x = PodsSummary{}
-	mi := &file_orb8_v1_observer_proto_msgTypes[23]
+	mi := &file_orb8_v1_observer_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2428,7 +1235,7 @@ func (x *PodsSummary) String() string {
 func (*PodsSummary) ProtoMessage() {}
 
 func (x *PodsSummary) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_observer_proto_msgTypes[23]
+	mi := &file_orb8_v1_observer_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2441,7 +1248,7 @@ func (x *PodsSummary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PodsSummary.ProtoReflect.Descriptor instead.
 func (*PodsSummary) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{23}
+	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *PodsSummary) GetMatched() uint64 {
@@ -2483,7 +1290,7 @@ type Gap struct {
 
 func (x *Gap) Reset() {
 	*x = Gap{}
-	mi := &file_orb8_v1_observer_proto_msgTypes[24]
+	mi := &file_orb8_v1_observer_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2495,7 +1302,7 @@ func (x *Gap) String() string {
 func (*Gap) ProtoMessage() {}
 
 func (x *Gap) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_observer_proto_msgTypes[24]
+	mi := &file_orb8_v1_observer_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2508,7 +1315,7 @@ func (x *Gap) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Gap.ProtoReflect.Descriptor instead.
 func (*Gap) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{24}
+	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Gap) GetNode() string {
@@ -2561,7 +1368,7 @@ type NodeStatus struct {
 
 func (x *NodeStatus) Reset() {
 	*x = NodeStatus{}
-	mi := &file_orb8_v1_observer_proto_msgTypes[25]
+	mi := &file_orb8_v1_observer_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2573,7 +1380,7 @@ func (x *NodeStatus) String() string {
 func (*NodeStatus) ProtoMessage() {}
 
 func (x *NodeStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_observer_proto_msgTypes[25]
+	mi := &file_orb8_v1_observer_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2586,7 +1393,7 @@ func (x *NodeStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeStatus.ProtoReflect.Descriptor instead.
 func (*NodeStatus) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{25}
+	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *NodeStatus) GetNode() string {
@@ -2736,7 +1543,7 @@ type NamespaceStatus struct {
 
 func (x *NamespaceStatus) Reset() {
 	*x = NamespaceStatus{}
-	mi := &file_orb8_v1_observer_proto_msgTypes[26]
+	mi := &file_orb8_v1_observer_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2748,7 +1555,7 @@ func (x *NamespaceStatus) String() string {
 func (*NamespaceStatus) ProtoMessage() {}
 
 func (x *NamespaceStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_observer_proto_msgTypes[26]
+	mi := &file_orb8_v1_observer_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2761,7 +1568,7 @@ func (x *NamespaceStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NamespaceStatus.ProtoReflect.Descriptor instead.
 func (*NamespaceStatus) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{26}
+	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *NamespaceStatus) GetNetns() uint64 {
@@ -2828,7 +1635,7 @@ type InterfaceStatus struct {
 
 func (x *InterfaceStatus) Reset() {
 	*x = InterfaceStatus{}
-	mi := &file_orb8_v1_observer_proto_msgTypes[27]
+	mi := &file_orb8_v1_observer_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2840,7 +1647,7 @@ func (x *InterfaceStatus) String() string {
 func (*InterfaceStatus) ProtoMessage() {}
 
 func (x *InterfaceStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_observer_proto_msgTypes[27]
+	mi := &file_orb8_v1_observer_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2853,7 +1660,7 @@ func (x *InterfaceStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InterfaceStatus.ProtoReflect.Descriptor instead.
 func (*InterfaceStatus) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{27}
+	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *InterfaceStatus) GetTap() *Tap {
@@ -2933,7 +1740,7 @@ type Audit struct {
 
 func (x *Audit) Reset() {
 	*x = Audit{}
-	mi := &file_orb8_v1_observer_proto_msgTypes[28]
+	mi := &file_orb8_v1_observer_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2945,7 +1752,7 @@ func (x *Audit) String() string {
 func (*Audit) ProtoMessage() {}
 
 func (x *Audit) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_observer_proto_msgTypes[28]
+	mi := &file_orb8_v1_observer_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2958,7 +1765,7 @@ func (x *Audit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Audit.ProtoReflect.Descriptor instead.
 func (*Audit) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{28}
+	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Audit) GetFlows() *Counter {
@@ -3056,7 +1863,7 @@ type Cost struct {
 
 func (x *Cost) Reset() {
 	*x = Cost{}
-	mi := &file_orb8_v1_observer_proto_msgTypes[29]
+	mi := &file_orb8_v1_observer_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3068,7 +1875,7 @@ func (x *Cost) String() string {
 func (*Cost) ProtoMessage() {}
 
 func (x *Cost) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_observer_proto_msgTypes[29]
+	mi := &file_orb8_v1_observer_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3081,7 +1888,7 @@ func (x *Cost) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cost.ProtoReflect.Descriptor instead.
 func (*Cost) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{29}
+	return file_orb8_v1_observer_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Cost) GetCpuSeconds() float64 {
@@ -3109,38 +1916,7 @@ var File_orb8_v1_observer_proto protoreflect.FileDescriptor
 
 const file_orb8_v1_observer_proto_rawDesc = "" +
 	"\n" +
-	"\x16orb8/v1/observer.proto\x12\aorb8.v1\"\xc2\x03\n" +
-	"\x06Filter\x12\x1e\n" +
-	"\n" +
-	"namespaces\x18\x01 \x03(\tR\n" +
-	"namespaces\x12\x12\n" +
-	"\x04pods\x18\x02 \x03(\tR\x04pods\x12\x1c\n" +
-	"\tworkloads\x18\x03 \x03(\tR\tworkloads\x12\x1c\n" +
-	"\tprotocols\x18\x04 \x03(\rR\tprotocols\x12\x14\n" +
-	"\x05ports\x18\x05 \x03(\rR\x05ports\x12\x1b\n" +
-	"\tsrc_ports\x18\x06 \x03(\rR\bsrcPorts\x12\x1b\n" +
-	"\tdst_ports\x18\a \x03(\rR\bdstPorts\x12\x10\n" +
-	"\x03ips\x18\b \x03(\tR\x03ips\x12\x17\n" +
-	"\asrc_ips\x18\t \x03(\tR\x06srcIps\x12\x17\n" +
-	"\adst_ips\x18\n" +
-	" \x03(\tR\x06dstIps\x12\x1e\n" +
-	"\n" +
-	"directions\x18\v \x03(\tR\n" +
-	"directions\x12\x14\n" +
-	"\x05nodes\x18\f \x03(\tR\x05nodes\x12\x16\n" +
-	"\x06labels\x18\r \x03(\tR\x06labels\x12\x1a\n" +
-	"\bservices\x18\x0e \x03(\tR\bservices\x12&\n" +
-	"\x04from\x18\x0f \x01(\v2\x12.orb8.v1.EndFilterR\x04from\x12\"\n" +
-	"\x02to\x18\x10 \x01(\v2\x12.orb8.v1.EndFilterR\x02to\"\xa7\x01\n" +
-	"\tEndFilter\x12\x1e\n" +
-	"\n" +
-	"namespaces\x18\x01 \x03(\tR\n" +
-	"namespaces\x12\x12\n" +
-	"\x04pods\x18\x02 \x03(\tR\x04pods\x12\x1c\n" +
-	"\tworkloads\x18\x03 \x03(\tR\tworkloads\x12\x16\n" +
-	"\x06labels\x18\x04 \x03(\tR\x06labels\x12\x1a\n" +
-	"\bservices\x18\x05 \x03(\tR\bservices\x12\x14\n" +
-	"\x05nodes\x18\x06 \x03(\tR\x05nodes\"\x9d\x01\n" +
+	"\x16orb8/v1/observer.proto\x12\aorb8.v1\x1a\x15orb8/v1/capture.proto\x1a\x12orb8/v1/drop.proto\x1a\x14orb8/v1/record.proto\x1a\x15orb8/v1/sockets.proto\"\x9d\x01\n" +
 	"\fFlowsRequest\x12)\n" +
 	"\ainclude\x18\x01 \x01(\v2\x0f.orb8.v1.FilterR\ainclude\x12)\n" +
 	"\aexclude\x18\x02 \x01(\v2\x0f.orb8.v1.FilterR\aexclude\x12!\n" +
@@ -3161,11 +1937,12 @@ const file_orb8_v1_observer_proto_rawDesc = "" +
 	"\x05event\x18\x01 \x01(\v2\x0e.orb8.v1.EventH\x00R\x05event\x12(\n" +
 	"\x04node\x18\x02 \x01(\v2\x12.orb8.v1.NodeStateH\x00R\x04node\x12#\n" +
 	"\x04loss\x18\x03 \x01(\v2\r.orb8.v1.LossH\x00R\x04lossB\t\n" +
-	"\amessage\"q\n" +
+	"\amessage\"\x9a\x01\n" +
 	"\x05Event\x12&\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x12.orb8.v1.EventKindR\x04kind\x12\x17\n" +
 	"\atime_ns\x18\x02 \x01(\x03R\x06timeNs\x12'\n" +
-	"\x04flow\x18\x03 \x01(\v2\x13.orb8.v1.FlowRecordR\x04flow\"\x7f\n" +
+	"\x04flow\x18\x03 \x01(\v2\x13.orb8.v1.FlowRecordR\x04flow\x12'\n" +
+	"\x04drop\x18\x04 \x01(\v2\x13.orb8.v1.DropRecordR\x04drop\"\x7f\n" +
 	"\vPodsRequest\x12,\n" +
 	"\ainclude\x18\x01 \x01(\v2\x12.orb8.v1.EndFilterR\ainclude\x12,\n" +
 	"\aexclude\x18\x02 \x01(\v2\x12.orb8.v1.EndFilterR\aexclude\x12\x14\n" +
@@ -3178,86 +1955,7 @@ const file_orb8_v1_observer_proto_rawDesc = "" +
 	"\amessage\"\x0f\n" +
 	"\rStatusRequest\";\n" +
 	"\x0eStatusResponse\x12)\n" +
-	"\x05nodes\x18\x01 \x03(\v2\x13.orb8.v1.NodeStatusR\x05nodes\"\x88\x06\n" +
-	"\n" +
-	"FlowRecord\x12#\n" +
-	"\rconnection_id\x18\x01 \x01(\x06R\fconnectionId\x12\x12\n" +
-	"\x04node\x18\x02 \x01(\tR\x04node\x12%\n" +
-	"\x0eagent_instance\x18\x03 \x01(\x06R\ragentInstance\x12\x14\n" +
-	"\x05epoch\x18\x04 \x01(\x04R\x05epoch\x12\x1e\n" +
-	"\x03tap\x18\x05 \x01(\v2\f.orb8.v1.TapR\x03tap\x12\x1a\n" +
-	"\bprotocol\x18\x06 \x01(\rR\bprotocol\x12,\n" +
-	"\topened_by\x18\a \x01(\x0e2\x0f.orb8.v1.OpenerR\bopenedBy\x12\"\n" +
-	"\x05local\x18\b \x01(\v2\f.orb8.v1.EndR\x05local\x12$\n" +
-	"\x06remote\x18\t \x01(\v2\f.orb8.v1.EndR\x06remote\x12&\n" +
-	"\x05total\x18\n" +
-	" \x01(\v2\x10.orb8.v1.TrafficR\x05total\x12&\n" +
-	"\x05delta\x18\v \x01(\v2\x10.orb8.v1.TrafficR\x05delta\x12$\n" +
-	"\x0edelta_start_ns\x18\f \x01(\x03R\fdeltaStartNs\x12 \n" +
-	"\fdelta_end_ns\x18\r \x01(\x03R\n" +
-	"deltaEndNs\x12\"\n" +
-	"\rfirst_seen_ns\x18\x0e \x01(\x03R\vfirstSeenNs\x12 \n" +
-	"\flast_seen_ns\x18\x0f \x01(\x03R\n" +
-	"lastSeenNs\x12\x14\n" +
-	"\x05state\x18\x10 \x01(\tR\x05state\x12'\n" +
-	"\x06health\x18\x11 \x01(\v2\x0f.orb8.v1.HealthR\x06health\x12\x1c\n" +
-	"\tfragments\x18\x12 \x01(\bR\tfragments\x127\n" +
-	"\x10translated_local\x18\x13 \x01(\v2\f.orb8.v1.EndR\x0ftranslatedLocal\x129\n" +
-	"\x11translated_remote\x18\x14 \x01(\v2\f.orb8.v1.EndR\x10translatedRemote\x12!\n" +
-	"\x04loss\x18\x15 \x01(\v2\r.orb8.v1.LossR\x04loss\"q\n" +
-	"\x03Tap\x12\x14\n" +
-	"\x05netns\x18\x01 \x01(\x04R\x05netns\x12\x18\n" +
-	"\aifindex\x18\x02 \x01(\rR\aifindex\x12\x1c\n" +
-	"\tinterface\x18\x03 \x01(\tR\tinterface\x12\x1c\n" +
-	"\tnamespace\x18\x04 \x01(\tR\tnamespace\"}\n" +
-	"\aTraffic\x12\x19\n" +
-	"\btx_bytes\x18\x01 \x01(\x04R\atxBytes\x12\x1d\n" +
-	"\n" +
-	"tx_packets\x18\x02 \x01(\x04R\ttxPackets\x12\x19\n" +
-	"\brx_bytes\x18\x03 \x01(\x04R\arxBytes\x12\x1d\n" +
-	"\n" +
-	"rx_packets\x18\x04 \x01(\x04R\trxPackets\"\x9f\x02\n" +
-	"\x06Health\x12\x15\n" +
-	"\x06rtt_us\x18\x01 \x01(\rR\x05rttUs\x12\x1c\n" +
-	"\n" +
-	"min_rtt_us\x18\x02 \x01(\rR\bminRttUs\x12 \n" +
-	"\vretransmits\x18\x03 \x01(\x04R\vretransmits\x12\x1f\n" +
-	"\vbytes_acked\x18\x04 \x01(\x04R\n" +
-	"bytesAcked\x12 \n" +
-	"\ftcp_flags_tx\x18\x05 \x01(\rR\n" +
-	"tcpFlagsTx\x12 \n" +
-	"\ftcp_flags_rx\x18\x06 \x01(\rR\n" +
-	"tcpFlagsRx\x12\x1f\n" +
-	"\vicmp_errors\x18\a \x01(\rR\n" +
-	"icmpErrors\x12\x1b\n" +
-	"\ticmp_type\x18\b \x01(\rR\bicmpType\x12\x1b\n" +
-	"\ticmp_code\x18\t \x01(\rR\bicmpCode\"\x9a\x04\n" +
-	"\x03End\x12\x0e\n" +
-	"\x02ip\x18\x01 \x01(\tR\x02ip\x12\x12\n" +
-	"\x04port\x18\x02 \x01(\rR\x04port\x12\x1c\n" +
-	"\tnamespace\x18\x03 \x01(\tR\tnamespace\x12\x10\n" +
-	"\x03pod\x18\x04 \x01(\tR\x03pod\x12\x17\n" +
-	"\apod_uid\x18\x05 \x01(\tR\x06podUid\x12\x1c\n" +
-	"\tcontainer\x18\x06 \x01(\tR\tcontainer\x12-\n" +
-	"\bworkload\x18\a \x01(\v2\x11.orb8.v1.WorkloadR\bworkload\x12\x12\n" +
-	"\x04node\x18\b \x01(\tR\x04node\x12\x12\n" +
-	"\x04zone\x18\t \x01(\tR\x04zone\x120\n" +
-	"\x06labels\x18\n" +
-	" \x03(\v2\x18.orb8.v1.End.LabelsEntryR\x06labels\x12\x12\n" +
-	"\x04unit\x18\v \x01(\tR\x04unit\x12\x18\n" +
-	"\aprocess\x18\f \x01(\tR\aprocess\x12\x10\n" +
-	"\x03pid\x18\r \x01(\rR\x03pid\x12\x14\n" +
-	"\x05class\x18\x0e \x01(\tR\x05class\x12\x18\n" +
-	"\aservice\x18\x0f \x01(\tR\aservice\x12\x12\n" +
-	"\x04fqdn\x18\x10 \x01(\tR\x04fqdn\x12\x1b\n" +
-	"\tcgroup_id\x18\x11 \x01(\x04R\bcgroupId\x12#\n" +
-	"\rsocket_cookie\x18\x12 \x01(\x06R\fsocketCookie\x1a9\n" +
-	"\vLabelsEntry\x12\x10\n" +
-	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"2\n" +
-	"\bWorkload\x12\x12\n" +
-	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
-	"\x04name\x18\x02 \x01(\tR\x04name\"\xf9\x04\n" +
+	"\x05nodes\x18\x01 \x03(\v2\x13.orb8.v1.NodeStatusR\x05nodes\"\xf9\x04\n" +
 	"\tPodRecord\x12\x17\n" +
 	"\aseen_by\x18\x01 \x01(\tR\x06seenBy\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12\x12\n" +
@@ -3290,18 +1988,7 @@ const file_orb8_v1_observer_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"2\n" +
 	"\fPodContainer\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x0e\n" +
-	"\x02id\x18\x02 \x01(\tR\x02id\"9\n" +
-	"\aCounter\x12\x14\n" +
-	"\x05bytes\x18\x01 \x01(\x04R\x05bytes\x12\x18\n" +
-	"\apackets\x18\x02 \x01(\x04R\apackets\"F\n" +
-	"\x04Loss\x12\x14\n" +
-	"\x05stage\x18\x01 \x01(\tR\x05stage\x12\x14\n" +
-	"\x05count\x18\x02 \x01(\x04R\x05count\x12\x12\n" +
-	"\x04hint\x18\x03 \x01(\tR\x04hint\"Q\n" +
-	"\tNodeState\x12\x12\n" +
-	"\x04node\x18\x01 \x01(\tR\x04node\x12\x1a\n" +
-	"\banswered\x18\x02 \x01(\bR\banswered\x12\x14\n" +
-	"\x05error\x18\x03 \x01(\tR\x05error\"\xb2\x03\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\"\xb2\x03\n" +
 	"\aSummary\x12#\n" +
 	"\rmatched_flows\x18\x01 \x01(\x04R\fmatchedFlows\x12*\n" +
 	"\amatched\x18\x02 \x01(\v2\x10.orb8.v1.TrafficR\amatched\x12\x1f\n" +
@@ -3391,23 +2078,24 @@ const file_orb8_v1_observer_proto_rawDesc = "" +
 	"\fSORT_PACKETS\x10\x01\x12\f\n" +
 	"\bSORT_RTT\x10\x02\x12\x14\n" +
 	"\x10SORT_RETRANSMITS\x10\x03\x12\r\n" +
-	"\tSORT_LAST\x10\x04*\x9b\x01\n" +
+	"\tSORT_LAST\x10\x04*\xc7\x01\n" +
 	"\tEventKind\x12\x1a\n" +
 	"\x16EVENT_KIND_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12EVENT_KIND_TRAFFIC\x10\x01\x12\x15\n" +
 	"\x11EVENT_KIND_OPENED\x10\x02\x12\x15\n" +
 	"\x11EVENT_KIND_CLOSED\x10\x03\x12\x16\n" +
 	"\x12EVENT_KIND_REFUSED\x10\x04\x12\x14\n" +
-	"\x10EVENT_KIND_RESET\x10\x05*A\n" +
-	"\x06Opener\x12\x12\n" +
-	"\x0eOPENER_UNKNOWN\x10\x00\x12\x10\n" +
-	"\fOPENER_LOCAL\x10\x01\x12\x11\n" +
-	"\rOPENER_REMOTE\x10\x022\xf3\x01\n" +
+	"\x10EVENT_KIND_RESET\x10\x05\x12\x13\n" +
+	"\x0fEVENT_KIND_DROP\x10\x06\x12\x15\n" +
+	"\x11EVENT_KIND_FAILED\x10\a2\xad\x03\n" +
 	"\bObserver\x128\n" +
 	"\x05Flows\x12\x15.orb8.v1.FlowsRequest\x1a\x16.orb8.v1.FlowsResponse0\x01\x12;\n" +
 	"\x06Events\x12\x16.orb8.v1.EventsRequest\x1a\x17.orb8.v1.EventsResponse0\x01\x129\n" +
 	"\x06Status\x12\x16.orb8.v1.StatusRequest\x1a\x17.orb8.v1.StatusResponse\x125\n" +
-	"\x04Pods\x12\x14.orb8.v1.PodsRequest\x1a\x15.orb8.v1.PodsResponse0\x01B)Z'github.com/orb8/orb8/api/orb8/v1;orb8v1b\x06proto3"
+	"\x04Pods\x12\x14.orb8.v1.PodsRequest\x1a\x15.orb8.v1.PodsResponse0\x01\x128\n" +
+	"\x05Drops\x12\x15.orb8.v1.DropsRequest\x1a\x16.orb8.v1.DropsResponse0\x01\x12>\n" +
+	"\aSockets\x12\x17.orb8.v1.SocketsRequest\x1a\x18.orb8.v1.SocketsResponse0\x01\x12>\n" +
+	"\aCapture\x12\x17.orb8.v1.CaptureRequest\x1a\x18.orb8.v1.CaptureResponse0\x01B)Z'github.com/orb8/orb8/api/orb8/v1;orb8v1b\x06proto3"
 
 var (
 	file_orb8_v1_observer_proto_rawDescOnce sync.Once
@@ -3421,124 +2109,120 @@ func file_orb8_v1_observer_proto_rawDescGZIP() []byte {
 	return file_orb8_v1_observer_proto_rawDescData
 }
 
-var file_orb8_v1_observer_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_orb8_v1_observer_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
+var file_orb8_v1_observer_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_orb8_v1_observer_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_orb8_v1_observer_proto_goTypes = []any{
 	(Sort)(0),               // 0: orb8.v1.Sort
 	(EventKind)(0),          // 1: orb8.v1.EventKind
-	(Opener)(0),             // 2: orb8.v1.Opener
-	(*Filter)(nil),          // 3: orb8.v1.Filter
-	(*EndFilter)(nil),       // 4: orb8.v1.EndFilter
-	(*FlowsRequest)(nil),    // 5: orb8.v1.FlowsRequest
-	(*FlowsResponse)(nil),   // 6: orb8.v1.FlowsResponse
-	(*EventsRequest)(nil),   // 7: orb8.v1.EventsRequest
-	(*EventsResponse)(nil),  // 8: orb8.v1.EventsResponse
-	(*Event)(nil),           // 9: orb8.v1.Event
-	(*PodsRequest)(nil),     // 10: orb8.v1.PodsRequest
-	(*PodsResponse)(nil),    // 11: orb8.v1.PodsResponse
-	(*StatusRequest)(nil),   // 12: orb8.v1.StatusRequest
-	(*StatusResponse)(nil),  // 13: orb8.v1.StatusResponse
-	(*FlowRecord)(nil),      // 14: orb8.v1.FlowRecord
-	(*Tap)(nil),             // 15: orb8.v1.Tap
-	(*Traffic)(nil),         // 16: orb8.v1.Traffic
-	(*Health)(nil),          // 17: orb8.v1.Health
-	(*End)(nil),             // 18: orb8.v1.End
-	(*Workload)(nil),        // 19: orb8.v1.Workload
-	(*PodRecord)(nil),       // 20: orb8.v1.PodRecord
-	(*PodContainer)(nil),    // 21: orb8.v1.PodContainer
-	(*Counter)(nil),         // 22: orb8.v1.Counter
-	(*Loss)(nil),            // 23: orb8.v1.Loss
+	(*FlowsRequest)(nil),    // 2: orb8.v1.FlowsRequest
+	(*FlowsResponse)(nil),   // 3: orb8.v1.FlowsResponse
+	(*EventsRequest)(nil),   // 4: orb8.v1.EventsRequest
+	(*EventsResponse)(nil),  // 5: orb8.v1.EventsResponse
+	(*Event)(nil),           // 6: orb8.v1.Event
+	(*PodsRequest)(nil),     // 7: orb8.v1.PodsRequest
+	(*PodsResponse)(nil),    // 8: orb8.v1.PodsResponse
+	(*StatusRequest)(nil),   // 9: orb8.v1.StatusRequest
+	(*StatusResponse)(nil),  // 10: orb8.v1.StatusResponse
+	(*PodRecord)(nil),       // 11: orb8.v1.PodRecord
+	(*PodContainer)(nil),    // 12: orb8.v1.PodContainer
+	(*Summary)(nil),         // 13: orb8.v1.Summary
+	(*PodsSummary)(nil),     // 14: orb8.v1.PodsSummary
+	(*Gap)(nil),             // 15: orb8.v1.Gap
+	(*NodeStatus)(nil),      // 16: orb8.v1.NodeStatus
+	(*NamespaceStatus)(nil), // 17: orb8.v1.NamespaceStatus
+	(*InterfaceStatus)(nil), // 18: orb8.v1.InterfaceStatus
+	(*Audit)(nil),           // 19: orb8.v1.Audit
+	(*Cost)(nil),            // 20: orb8.v1.Cost
+	nil,                     // 21: orb8.v1.PodRecord.LabelsEntry
+	(*Filter)(nil),          // 22: orb8.v1.Filter
+	(*FlowRecord)(nil),      // 23: orb8.v1.FlowRecord
 	(*NodeState)(nil),       // 24: orb8.v1.NodeState
-	(*Summary)(nil),         // 25: orb8.v1.Summary
-	(*PodsSummary)(nil),     // 26: orb8.v1.PodsSummary
-	(*Gap)(nil),             // 27: orb8.v1.Gap
-	(*NodeStatus)(nil),      // 28: orb8.v1.NodeStatus
-	(*NamespaceStatus)(nil), // 29: orb8.v1.NamespaceStatus
-	(*InterfaceStatus)(nil), // 30: orb8.v1.InterfaceStatus
-	(*Audit)(nil),           // 31: orb8.v1.Audit
-	(*Cost)(nil),            // 32: orb8.v1.Cost
-	nil,                     // 33: orb8.v1.End.LabelsEntry
-	nil,                     // 34: orb8.v1.PodRecord.LabelsEntry
+	(*Loss)(nil),            // 25: orb8.v1.Loss
+	(*DropRecord)(nil),      // 26: orb8.v1.DropRecord
+	(*EndFilter)(nil),       // 27: orb8.v1.EndFilter
+	(*Workload)(nil),        // 28: orb8.v1.Workload
+	(*Traffic)(nil),         // 29: orb8.v1.Traffic
+	(*Tap)(nil),             // 30: orb8.v1.Tap
+	(*Counter)(nil),         // 31: orb8.v1.Counter
+	(*DropsRequest)(nil),    // 32: orb8.v1.DropsRequest
+	(*SocketsRequest)(nil),  // 33: orb8.v1.SocketsRequest
+	(*CaptureRequest)(nil),  // 34: orb8.v1.CaptureRequest
+	(*DropsResponse)(nil),   // 35: orb8.v1.DropsResponse
+	(*SocketsResponse)(nil), // 36: orb8.v1.SocketsResponse
+	(*CaptureResponse)(nil), // 37: orb8.v1.CaptureResponse
 }
 var file_orb8_v1_observer_proto_depIdxs = []int32{
-	4,  // 0: orb8.v1.Filter.from:type_name -> orb8.v1.EndFilter
-	4,  // 1: orb8.v1.Filter.to:type_name -> orb8.v1.EndFilter
-	3,  // 2: orb8.v1.FlowsRequest.include:type_name -> orb8.v1.Filter
-	3,  // 3: orb8.v1.FlowsRequest.exclude:type_name -> orb8.v1.Filter
-	0,  // 4: orb8.v1.FlowsRequest.sort:type_name -> orb8.v1.Sort
-	14, // 5: orb8.v1.FlowsResponse.flow:type_name -> orb8.v1.FlowRecord
-	24, // 6: orb8.v1.FlowsResponse.node:type_name -> orb8.v1.NodeState
-	23, // 7: orb8.v1.FlowsResponse.loss:type_name -> orb8.v1.Loss
-	25, // 8: orb8.v1.FlowsResponse.summary:type_name -> orb8.v1.Summary
-	3,  // 9: orb8.v1.EventsRequest.include:type_name -> orb8.v1.Filter
-	3,  // 10: orb8.v1.EventsRequest.exclude:type_name -> orb8.v1.Filter
-	1,  // 11: orb8.v1.EventsRequest.kinds:type_name -> orb8.v1.EventKind
-	9,  // 12: orb8.v1.EventsResponse.event:type_name -> orb8.v1.Event
-	24, // 13: orb8.v1.EventsResponse.node:type_name -> orb8.v1.NodeState
-	23, // 14: orb8.v1.EventsResponse.loss:type_name -> orb8.v1.Loss
-	1,  // 15: orb8.v1.Event.kind:type_name -> orb8.v1.EventKind
-	14, // 16: orb8.v1.Event.flow:type_name -> orb8.v1.FlowRecord
-	4,  // 17: orb8.v1.PodsRequest.include:type_name -> orb8.v1.EndFilter
-	4,  // 18: orb8.v1.PodsRequest.exclude:type_name -> orb8.v1.EndFilter
-	20, // 19: orb8.v1.PodsResponse.pod:type_name -> orb8.v1.PodRecord
-	24, // 20: orb8.v1.PodsResponse.node:type_name -> orb8.v1.NodeState
-	23, // 21: orb8.v1.PodsResponse.loss:type_name -> orb8.v1.Loss
-	26, // 22: orb8.v1.PodsResponse.summary:type_name -> orb8.v1.PodsSummary
-	28, // 23: orb8.v1.StatusResponse.nodes:type_name -> orb8.v1.NodeStatus
-	15, // 24: orb8.v1.FlowRecord.tap:type_name -> orb8.v1.Tap
-	2,  // 25: orb8.v1.FlowRecord.opened_by:type_name -> orb8.v1.Opener
-	18, // 26: orb8.v1.FlowRecord.local:type_name -> orb8.v1.End
-	18, // 27: orb8.v1.FlowRecord.remote:type_name -> orb8.v1.End
-	16, // 28: orb8.v1.FlowRecord.total:type_name -> orb8.v1.Traffic
-	16, // 29: orb8.v1.FlowRecord.delta:type_name -> orb8.v1.Traffic
-	17, // 30: orb8.v1.FlowRecord.health:type_name -> orb8.v1.Health
-	18, // 31: orb8.v1.FlowRecord.translated_local:type_name -> orb8.v1.End
-	18, // 32: orb8.v1.FlowRecord.translated_remote:type_name -> orb8.v1.End
-	23, // 33: orb8.v1.FlowRecord.loss:type_name -> orb8.v1.Loss
-	19, // 34: orb8.v1.End.workload:type_name -> orb8.v1.Workload
-	33, // 35: orb8.v1.End.labels:type_name -> orb8.v1.End.LabelsEntry
-	19, // 36: orb8.v1.PodRecord.workload:type_name -> orb8.v1.Workload
-	34, // 37: orb8.v1.PodRecord.labels:type_name -> orb8.v1.PodRecord.LabelsEntry
-	21, // 38: orb8.v1.PodRecord.containers:type_name -> orb8.v1.PodContainer
-	16, // 39: orb8.v1.Summary.matched:type_name -> orb8.v1.Traffic
-	16, // 40: orb8.v1.Summary.remainder:type_name -> orb8.v1.Traffic
-	16, // 41: orb8.v1.Summary.overflow:type_name -> orb8.v1.Traffic
-	16, // 42: orb8.v1.Summary.unaccounted:type_name -> orb8.v1.Traffic
-	24, // 43: orb8.v1.Summary.nodes:type_name -> orb8.v1.NodeState
-	27, // 44: orb8.v1.Summary.gaps:type_name -> orb8.v1.Gap
-	23, // 45: orb8.v1.Summary.losses:type_name -> orb8.v1.Loss
-	24, // 46: orb8.v1.PodsSummary.nodes:type_name -> orb8.v1.NodeState
-	23, // 47: orb8.v1.PodsSummary.losses:type_name -> orb8.v1.Loss
-	30, // 48: orb8.v1.NodeStatus.interfaces:type_name -> orb8.v1.InterfaceStatus
-	23, // 49: orb8.v1.NodeStatus.losses:type_name -> orb8.v1.Loss
-	32, // 50: orb8.v1.NodeStatus.cost:type_name -> orb8.v1.Cost
-	29, // 51: orb8.v1.NodeStatus.namespaces:type_name -> orb8.v1.NamespaceStatus
-	15, // 52: orb8.v1.InterfaceStatus.tap:type_name -> orb8.v1.Tap
-	31, // 53: orb8.v1.InterfaceStatus.ingress:type_name -> orb8.v1.Audit
-	31, // 54: orb8.v1.InterfaceStatus.egress:type_name -> orb8.v1.Audit
-	22, // 55: orb8.v1.Audit.flows:type_name -> orb8.v1.Counter
-	22, // 56: orb8.v1.Audit.remainder:type_name -> orb8.v1.Counter
-	22, // 57: orb8.v1.Audit.overflow:type_name -> orb8.v1.Counter
-	22, // 58: orb8.v1.Audit.not_ip:type_name -> orb8.v1.Counter
-	22, // 59: orb8.v1.Audit.malformed:type_name -> orb8.v1.Counter
-	22, // 60: orb8.v1.Audit.counted:type_name -> orb8.v1.Counter
-	22, // 61: orb8.v1.Audit.segmentation:type_name -> orb8.v1.Counter
-	22, // 62: orb8.v1.Audit.interface:type_name -> orb8.v1.Counter
-	22, // 63: orb8.v1.Audit.forwarded:type_name -> orb8.v1.Counter
-	22, // 64: orb8.v1.Audit.carried:type_name -> orb8.v1.Counter
-	5,  // 65: orb8.v1.Observer.Flows:input_type -> orb8.v1.FlowsRequest
-	7,  // 66: orb8.v1.Observer.Events:input_type -> orb8.v1.EventsRequest
-	12, // 67: orb8.v1.Observer.Status:input_type -> orb8.v1.StatusRequest
-	10, // 68: orb8.v1.Observer.Pods:input_type -> orb8.v1.PodsRequest
-	6,  // 69: orb8.v1.Observer.Flows:output_type -> orb8.v1.FlowsResponse
-	8,  // 70: orb8.v1.Observer.Events:output_type -> orb8.v1.EventsResponse
-	13, // 71: orb8.v1.Observer.Status:output_type -> orb8.v1.StatusResponse
-	11, // 72: orb8.v1.Observer.Pods:output_type -> orb8.v1.PodsResponse
-	69, // [69:73] is the sub-list for method output_type
-	65, // [65:69] is the sub-list for method input_type
-	65, // [65:65] is the sub-list for extension type_name
-	65, // [65:65] is the sub-list for extension extendee
-	0,  // [0:65] is the sub-list for field type_name
+	22, // 0: orb8.v1.FlowsRequest.include:type_name -> orb8.v1.Filter
+	22, // 1: orb8.v1.FlowsRequest.exclude:type_name -> orb8.v1.Filter
+	0,  // 2: orb8.v1.FlowsRequest.sort:type_name -> orb8.v1.Sort
+	23, // 3: orb8.v1.FlowsResponse.flow:type_name -> orb8.v1.FlowRecord
+	24, // 4: orb8.v1.FlowsResponse.node:type_name -> orb8.v1.NodeState
+	25, // 5: orb8.v1.FlowsResponse.loss:type_name -> orb8.v1.Loss
+	13, // 6: orb8.v1.FlowsResponse.summary:type_name -> orb8.v1.Summary
+	22, // 7: orb8.v1.EventsRequest.include:type_name -> orb8.v1.Filter
+	22, // 8: orb8.v1.EventsRequest.exclude:type_name -> orb8.v1.Filter
+	1,  // 9: orb8.v1.EventsRequest.kinds:type_name -> orb8.v1.EventKind
+	6,  // 10: orb8.v1.EventsResponse.event:type_name -> orb8.v1.Event
+	24, // 11: orb8.v1.EventsResponse.node:type_name -> orb8.v1.NodeState
+	25, // 12: orb8.v1.EventsResponse.loss:type_name -> orb8.v1.Loss
+	1,  // 13: orb8.v1.Event.kind:type_name -> orb8.v1.EventKind
+	23, // 14: orb8.v1.Event.flow:type_name -> orb8.v1.FlowRecord
+	26, // 15: orb8.v1.Event.drop:type_name -> orb8.v1.DropRecord
+	27, // 16: orb8.v1.PodsRequest.include:type_name -> orb8.v1.EndFilter
+	27, // 17: orb8.v1.PodsRequest.exclude:type_name -> orb8.v1.EndFilter
+	11, // 18: orb8.v1.PodsResponse.pod:type_name -> orb8.v1.PodRecord
+	24, // 19: orb8.v1.PodsResponse.node:type_name -> orb8.v1.NodeState
+	25, // 20: orb8.v1.PodsResponse.loss:type_name -> orb8.v1.Loss
+	14, // 21: orb8.v1.PodsResponse.summary:type_name -> orb8.v1.PodsSummary
+	16, // 22: orb8.v1.StatusResponse.nodes:type_name -> orb8.v1.NodeStatus
+	28, // 23: orb8.v1.PodRecord.workload:type_name -> orb8.v1.Workload
+	21, // 24: orb8.v1.PodRecord.labels:type_name -> orb8.v1.PodRecord.LabelsEntry
+	12, // 25: orb8.v1.PodRecord.containers:type_name -> orb8.v1.PodContainer
+	29, // 26: orb8.v1.Summary.matched:type_name -> orb8.v1.Traffic
+	29, // 27: orb8.v1.Summary.remainder:type_name -> orb8.v1.Traffic
+	29, // 28: orb8.v1.Summary.overflow:type_name -> orb8.v1.Traffic
+	29, // 29: orb8.v1.Summary.unaccounted:type_name -> orb8.v1.Traffic
+	24, // 30: orb8.v1.Summary.nodes:type_name -> orb8.v1.NodeState
+	15, // 31: orb8.v1.Summary.gaps:type_name -> orb8.v1.Gap
+	25, // 32: orb8.v1.Summary.losses:type_name -> orb8.v1.Loss
+	24, // 33: orb8.v1.PodsSummary.nodes:type_name -> orb8.v1.NodeState
+	25, // 34: orb8.v1.PodsSummary.losses:type_name -> orb8.v1.Loss
+	18, // 35: orb8.v1.NodeStatus.interfaces:type_name -> orb8.v1.InterfaceStatus
+	25, // 36: orb8.v1.NodeStatus.losses:type_name -> orb8.v1.Loss
+	20, // 37: orb8.v1.NodeStatus.cost:type_name -> orb8.v1.Cost
+	17, // 38: orb8.v1.NodeStatus.namespaces:type_name -> orb8.v1.NamespaceStatus
+	30, // 39: orb8.v1.InterfaceStatus.tap:type_name -> orb8.v1.Tap
+	19, // 40: orb8.v1.InterfaceStatus.ingress:type_name -> orb8.v1.Audit
+	19, // 41: orb8.v1.InterfaceStatus.egress:type_name -> orb8.v1.Audit
+	31, // 42: orb8.v1.Audit.flows:type_name -> orb8.v1.Counter
+	31, // 43: orb8.v1.Audit.remainder:type_name -> orb8.v1.Counter
+	31, // 44: orb8.v1.Audit.overflow:type_name -> orb8.v1.Counter
+	31, // 45: orb8.v1.Audit.not_ip:type_name -> orb8.v1.Counter
+	31, // 46: orb8.v1.Audit.malformed:type_name -> orb8.v1.Counter
+	31, // 47: orb8.v1.Audit.counted:type_name -> orb8.v1.Counter
+	31, // 48: orb8.v1.Audit.segmentation:type_name -> orb8.v1.Counter
+	31, // 49: orb8.v1.Audit.interface:type_name -> orb8.v1.Counter
+	31, // 50: orb8.v1.Audit.forwarded:type_name -> orb8.v1.Counter
+	31, // 51: orb8.v1.Audit.carried:type_name -> orb8.v1.Counter
+	2,  // 52: orb8.v1.Observer.Flows:input_type -> orb8.v1.FlowsRequest
+	4,  // 53: orb8.v1.Observer.Events:input_type -> orb8.v1.EventsRequest
+	9,  // 54: orb8.v1.Observer.Status:input_type -> orb8.v1.StatusRequest
+	7,  // 55: orb8.v1.Observer.Pods:input_type -> orb8.v1.PodsRequest
+	32, // 56: orb8.v1.Observer.Drops:input_type -> orb8.v1.DropsRequest
+	33, // 57: orb8.v1.Observer.Sockets:input_type -> orb8.v1.SocketsRequest
+	34, // 58: orb8.v1.Observer.Capture:input_type -> orb8.v1.CaptureRequest
+	3,  // 59: orb8.v1.Observer.Flows:output_type -> orb8.v1.FlowsResponse
+	5,  // 60: orb8.v1.Observer.Events:output_type -> orb8.v1.EventsResponse
+	10, // 61: orb8.v1.Observer.Status:output_type -> orb8.v1.StatusResponse
+	8,  // 62: orb8.v1.Observer.Pods:output_type -> orb8.v1.PodsResponse
+	35, // 63: orb8.v1.Observer.Drops:output_type -> orb8.v1.DropsResponse
+	36, // 64: orb8.v1.Observer.Sockets:output_type -> orb8.v1.SocketsResponse
+	37, // 65: orb8.v1.Observer.Capture:output_type -> orb8.v1.CaptureResponse
+	59, // [59:66] is the sub-list for method output_type
+	52, // [52:59] is the sub-list for method input_type
+	52, // [52:52] is the sub-list for extension type_name
+	52, // [52:52] is the sub-list for extension extendee
+	0,  // [0:52] is the sub-list for field type_name
 }
 
 func init() { file_orb8_v1_observer_proto_init() }
@@ -3546,18 +2230,22 @@ func file_orb8_v1_observer_proto_init() {
 	if File_orb8_v1_observer_proto != nil {
 		return
 	}
-	file_orb8_v1_observer_proto_msgTypes[3].OneofWrappers = []any{
+	file_orb8_v1_capture_proto_init()
+	file_orb8_v1_drop_proto_init()
+	file_orb8_v1_record_proto_init()
+	file_orb8_v1_sockets_proto_init()
+	file_orb8_v1_observer_proto_msgTypes[1].OneofWrappers = []any{
 		(*FlowsResponse_Flow)(nil),
 		(*FlowsResponse_Node)(nil),
 		(*FlowsResponse_Loss)(nil),
 		(*FlowsResponse_Summary)(nil),
 	}
-	file_orb8_v1_observer_proto_msgTypes[5].OneofWrappers = []any{
+	file_orb8_v1_observer_proto_msgTypes[3].OneofWrappers = []any{
 		(*EventsResponse_Event)(nil),
 		(*EventsResponse_Node)(nil),
 		(*EventsResponse_Loss)(nil),
 	}
-	file_orb8_v1_observer_proto_msgTypes[8].OneofWrappers = []any{
+	file_orb8_v1_observer_proto_msgTypes[6].OneofWrappers = []any{
 		(*PodsResponse_Pod)(nil),
 		(*PodsResponse_Node)(nil),
 		(*PodsResponse_Loss)(nil),
@@ -3568,8 +2256,8 @@ func file_orb8_v1_observer_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_orb8_v1_observer_proto_rawDesc), len(file_orb8_v1_observer_proto_rawDesc)),
-			NumEnums:      3,
-			NumMessages:   32,
+			NumEnums:      2,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -20,10 +20,13 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Observer_Flows_FullMethodName  = "/orb8.v1.Observer/Flows"
-	Observer_Events_FullMethodName = "/orb8.v1.Observer/Events"
-	Observer_Status_FullMethodName = "/orb8.v1.Observer/Status"
-	Observer_Pods_FullMethodName   = "/orb8.v1.Observer/Pods"
+	Observer_Flows_FullMethodName   = "/orb8.v1.Observer/Flows"
+	Observer_Events_FullMethodName  = "/orb8.v1.Observer/Events"
+	Observer_Status_FullMethodName  = "/orb8.v1.Observer/Status"
+	Observer_Pods_FullMethodName    = "/orb8.v1.Observer/Pods"
+	Observer_Drops_FullMethodName   = "/orb8.v1.Observer/Drops"
+	Observer_Sockets_FullMethodName = "/orb8.v1.Observer/Sockets"
+	Observer_Capture_FullMethodName = "/orb8.v1.Observer/Capture"
 )
 
 // ObserverClient is the client API for Observer service.
@@ -44,6 +47,15 @@ type ObserverClient interface {
 	// Pods lists the pods of the node, by namespace and name, those included that
 	// are gone and whose traffic is still known. The last message is the summary.
 	Pods(ctx context.Context, in *PodsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[PodsResponse], error)
+	// Drops answers with the packets that the kernel dropped, by pod, reason and
+	// place. The last message is the summary. Each as it happens is an event.
+	Drops(ctx context.Context, in *DropsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[DropsResponse], error)
+	// Sockets answers with what the kernel counts of the sockets of each network
+	// namespace, by pod. The last message is the summary.
+	Sockets(ctx context.Context, in *SocketsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[SocketsResponse], error)
+	// Capture streams packets, from now on until the question's bounds or its end.
+	// An agent answers where it is allowed to, on its local listeners only.
+	Capture(ctx context.Context, in *CaptureRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[CaptureResponse], error)
 }
 
 type observerClient struct {
@@ -121,6 +133,63 @@ func (c *observerClient) Pods(ctx context.Context, in *PodsRequest, opts ...grpc
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Observer_PodsClient = grpc.ServerStreamingClient[PodsResponse]
 
+func (c *observerClient) Drops(ctx context.Context, in *DropsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[DropsResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Observer_ServiceDesc.Streams[3], Observer_Drops_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[DropsRequest, DropsResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Observer_DropsClient = grpc.ServerStreamingClient[DropsResponse]
+
+func (c *observerClient) Sockets(ctx context.Context, in *SocketsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[SocketsResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Observer_ServiceDesc.Streams[4], Observer_Sockets_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[SocketsRequest, SocketsResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Observer_SocketsClient = grpc.ServerStreamingClient[SocketsResponse]
+
+func (c *observerClient) Capture(ctx context.Context, in *CaptureRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[CaptureResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Observer_ServiceDesc.Streams[5], Observer_Capture_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[CaptureRequest, CaptureResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Observer_CaptureClient = grpc.ServerStreamingClient[CaptureResponse]
+
 // ObserverServer is the server API for Observer service.
 // All implementations must embed UnimplementedObserverServer
 // for forward compatibility.
@@ -139,6 +208,15 @@ type ObserverServer interface {
 	// Pods lists the pods of the node, by namespace and name, those included that
 	// are gone and whose traffic is still known. The last message is the summary.
 	Pods(*PodsRequest, grpc.ServerStreamingServer[PodsResponse]) error
+	// Drops answers with the packets that the kernel dropped, by pod, reason and
+	// place. The last message is the summary. Each as it happens is an event.
+	Drops(*DropsRequest, grpc.ServerStreamingServer[DropsResponse]) error
+	// Sockets answers with what the kernel counts of the sockets of each network
+	// namespace, by pod. The last message is the summary.
+	Sockets(*SocketsRequest, grpc.ServerStreamingServer[SocketsResponse]) error
+	// Capture streams packets, from now on until the question's bounds or its end.
+	// An agent answers where it is allowed to, on its local listeners only.
+	Capture(*CaptureRequest, grpc.ServerStreamingServer[CaptureResponse]) error
 	mustEmbedUnimplementedObserverServer()
 }
 
@@ -160,6 +238,15 @@ func (UnimplementedObserverServer) Status(context.Context, *StatusRequest) (*Sta
 }
 func (UnimplementedObserverServer) Pods(*PodsRequest, grpc.ServerStreamingServer[PodsResponse]) error {
 	return status.Error(codes.Unimplemented, "method Pods not implemented")
+}
+func (UnimplementedObserverServer) Drops(*DropsRequest, grpc.ServerStreamingServer[DropsResponse]) error {
+	return status.Error(codes.Unimplemented, "method Drops not implemented")
+}
+func (UnimplementedObserverServer) Sockets(*SocketsRequest, grpc.ServerStreamingServer[SocketsResponse]) error {
+	return status.Error(codes.Unimplemented, "method Sockets not implemented")
+}
+func (UnimplementedObserverServer) Capture(*CaptureRequest, grpc.ServerStreamingServer[CaptureResponse]) error {
+	return status.Error(codes.Unimplemented, "method Capture not implemented")
 }
 func (UnimplementedObserverServer) mustEmbedUnimplementedObserverServer() {}
 func (UnimplementedObserverServer) testEmbeddedByValue()                  {}
@@ -233,6 +320,39 @@ func _Observer_Pods_Handler(srv interface{}, stream grpc.ServerStream) error {
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Observer_PodsServer = grpc.ServerStreamingServer[PodsResponse]
 
+func _Observer_Drops_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(DropsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(ObserverServer).Drops(m, &grpc.GenericServerStream[DropsRequest, DropsResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Observer_DropsServer = grpc.ServerStreamingServer[DropsResponse]
+
+func _Observer_Sockets_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(SocketsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(ObserverServer).Sockets(m, &grpc.GenericServerStream[SocketsRequest, SocketsResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Observer_SocketsServer = grpc.ServerStreamingServer[SocketsResponse]
+
+func _Observer_Capture_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(CaptureRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(ObserverServer).Capture(m, &grpc.GenericServerStream[CaptureRequest, CaptureResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Observer_CaptureServer = grpc.ServerStreamingServer[CaptureResponse]
+
 // Observer_ServiceDesc is the grpc.ServiceDesc for Observer service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -259,6 +379,21 @@ var Observer_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Pods",
 			Handler:       _Observer_Pods_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Drops",
+			Handler:       _Observer_Drops_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Sockets",
+			Handler:       _Observer_Sockets_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Capture",
+			Handler:       _Observer_Capture_Handler,
 			ServerStreams: true,
 		},
 	},
