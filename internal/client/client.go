@@ -134,6 +134,20 @@ func (c *Client) Pods(ctx context.Context, q *orb8v1.PodsRequest) iter.Seq2[*orb
 	})
 }
 
+// Drops asks once, as Flows does.
+func (c *Client) Drops(ctx context.Context, q *orb8v1.DropsRequest) iter.Seq2[*orb8v1.DropsResponse, error] {
+	return once(ctx, c, func(ctx context.Context) (grpc.ServerStreamingClient[orb8v1.DropsResponse], error) {
+		return c.api.Drops(ctx, q)
+	})
+}
+
+// Sockets asks once, as Flows does.
+func (c *Client) Sockets(ctx context.Context, q *orb8v1.SocketsRequest) iter.Seq2[*orb8v1.SocketsResponse, error] {
+	return once(ctx, c, func(ctx context.Context) (grpc.ServerStreamingClient[orb8v1.SocketsResponse], error) {
+		return c.api.Sockets(ctx, q)
+	})
+}
+
 // once reads an answer that has an end.
 func once[M any](ctx context.Context, c *Client, question func(context.Context) (grpc.ServerStreamingClient[M], error)) iter.Seq2[*M, error] {
 	return func(yield func(*M, error) bool) {

@@ -195,6 +195,16 @@ func (c *Cluster) Pods(ctx context.Context, q *orb8v1.PodsRequest) iter.Seq2[*or
 	return explained(c, c.relay.Pods(ctx, q))
 }
 
+// Drops asks every node once.
+func (c *Cluster) Drops(ctx context.Context, q *orb8v1.DropsRequest) iter.Seq2[*orb8v1.DropsResponse, error] {
+	return explained(c, c.relay.Drops(ctx, q))
+}
+
+// Sockets asks every node once.
+func (c *Cluster) Sockets(ctx context.Context, q *orb8v1.SocketsRequest) iter.Seq2[*orb8v1.SocketsResponse, error] {
+	return explained(c, c.relay.Sockets(ctx, q))
+}
+
 // Events follows every node, through its losses.
 func (c *Cluster) Events(ctx context.Context, q *orb8v1.EventsRequest) iter.Seq2[*orb8v1.EventsResponse, error] {
 	return explained(c, c.relay.Events(ctx, q))

@@ -10,36 +10,23 @@ import (
 	pb "github.com/orb8/orb8/api/orb8/v1"
 )
 
-// defaultLimit is what a limit of 0 means, here as on a node.
-const defaultLimit = 100
-
-func limit(asked uint32) int { return int(cmp.Or(asked, defaultLimit)) }
-
 // Flows gives the first records of all nodes in the order that was asked for,
 // then one summary.
 func (r *Relay) Flows(ctx context.Context, q *pb.FlowsRequest) iter.Seq2[*pb.FlowsResponse, error] {
-	return func(yield func(*pb.FlowsResponse, error) bool) {
-		caller := ctx
-		ctx, cancel := context.WithCancel(ctx)
-		defer cancel()
-		parts := ask(ctx, r, func(ctx context.Context, o Observer) iter.Seq2[*pb.FlowsResponse, error] { return o.Flows(ctx, q) })
-		s := &summary{Summary: &pb.Summary{}}
-		m := merged[*pb.FlowsResponse]{
-			isRecord: func(m *pb.FlowsResponse) bool { return m.GetFlow() != nil },
-			compare:  func(a, b *pb.FlowsResponse) int { return compareFlows(q.GetSort(), a.GetFlow(), b.GetFlow()) },
-			aside:    s.hear,
-			limit:    limit(q.GetLimit()),
-		}
-		if !m.run(parts, yield) {
-			return
-		}
-		if caller.Err() != nil {
-			yield(nil, caller.Err())
-			return
-		}
-		s.Nodes = append(s.Nodes, failures(parts)...)
-		yield(&pb.FlowsResponse{Message: &pb.FlowsResponse_Summary{Summary: s.Summary}}, nil)
-	}
+	return once[*pb.FlowsRequest, *pb.FlowsResponse, *pb.FlowRecord, *pb.Summary]{
+		ask:     Observer.Flows,
+		record:  (*pb.FlowsResponse).GetFlow,
+		summary: (*pb.FlowsResponse).GetSummary,
+		compare: func(a, b *pb.FlowRecord) int { return compareFlows(q.GetSort(), a, b) },
+		sum: func(of []*pb.Summary, nodes []*pb.NodeState, losses []*pb.Loss) *pb.FlowsResponse {
+			s := &pb.Summary{Nodes: nodes, Losses: losses}
+			for _, o := range of {
+				addFlows(s, o)
+			}
+			s.StartNs, s.EndNs = covered(of)
+			return &pb.FlowsResponse{Message: &pb.FlowsResponse_Summary{Summary: s}}
+		},
+	}.of(ctx, r, q)
 }
 
 // compareFlows is the order of a node's own answers: the largest first, of
@@ -67,22 +54,8 @@ func sortKey(by pb.Sort, f *pb.FlowRecord) uint64 {
 	return t.GetTxBytes() + t.GetRxBytes()
 }
 
-// summary adds up those of the nodes.
-type summary struct{ *pb.Summary }
-
-func (s *summary) hear(m *pb.FlowsResponse) bool {
-	switch {
-	case m.GetNode() != nil:
-		s.Nodes = append(s.Nodes, m.GetNode())
-	case m.GetLoss() != nil:
-		s.Losses = addLoss(s.Losses, m.GetLoss())
-	case m.GetSummary() != nil:
-		s.add(m.GetSummary())
-	}
-	return m.GetSummary() != nil
-}
-
-func (s *summary) add(o *pb.Summary) {
+// addFlows adds the summary of a node.
+func addFlows(s, o *pb.Summary) {
 	s.MatchedFlows += o.GetMatchedFlows()
 	s.KnownFlows += o.GetKnownFlows()
 	for _, t := range []struct {
@@ -91,16 +64,7 @@ func (s *summary) add(o *pb.Summary) {
 	}{{&s.Matched, o.GetMatched()}, {&s.Remainder, o.GetRemainder()}, {&s.Overflow, o.GetOverflow()}, {&s.Unaccounted, o.GetUnaccounted()}} {
 		addTraffic(t.to, t.from)
 	}
-	s.Nodes = append(s.Nodes, o.GetNodes()...)
 	s.Gaps = append(s.Gaps, o.GetGaps()...)
-	for _, l := range o.GetLosses() {
-		s.Losses = addLoss(s.Losses, l)
-	}
-	// What all cover: from the latest start to the earliest end.
-	s.StartNs = max(s.StartNs, o.GetStartNs())
-	if s.EndNs == 0 || o.GetEndNs() != 0 && o.GetEndNs() < s.EndNs {
-		s.EndNs = o.GetEndNs()
-	}
 }
 
 func addTraffic(to **pb.Traffic, t *pb.Traffic) {
@@ -114,15 +78,4 @@ func addTraffic(to **pb.Traffic, t *pb.Traffic) {
 	(*to).TxPackets += t.GetTxPackets()
 	(*to).RxBytes += t.GetRxBytes()
 	(*to).RxPackets += t.GetRxPackets()
-}
-
-// addLoss adds what was lost at one stage of different nodes.
-func addLoss(list []*pb.Loss, l *pb.Loss) []*pb.Loss {
-	for _, known := range list {
-		if known.GetStage() == l.GetStage() {
-			known.Count += l.GetCount()
-			return list
-		}
-	}
-	return append(list, &pb.Loss{Stage: l.GetStage(), Count: l.GetCount(), Hint: l.GetHint()})
 }

@@ -12,28 +12,20 @@ import (
 
 // Pods gives the pods of all nodes by namespace and name, then one summary.
 func (r *Relay) Pods(ctx context.Context, q *pb.PodsRequest) iter.Seq2[*pb.PodsResponse, error] {
-	return func(yield func(*pb.PodsResponse, error) bool) {
-		caller := ctx
-		ctx, cancel := context.WithCancel(ctx)
-		defer cancel()
-		parts := ask(ctx, r, func(ctx context.Context, o Observer) iter.Seq2[*pb.PodsResponse, error] { return o.Pods(ctx, q) })
-		s := &podsSummary{&pb.PodsSummary{}}
-		m := merged[*pb.PodsResponse]{
-			isRecord: func(m *pb.PodsResponse) bool { return m.GetPod() != nil },
-			compare:  func(a, b *pb.PodsResponse) int { return comparePods(a.GetPod(), b.GetPod()) },
-			aside:    s.hear,
-			limit:    limit(q.GetLimit()),
-		}
-		if !m.run(parts, yield) {
-			return
-		}
-		if caller.Err() != nil {
-			yield(nil, caller.Err())
-			return
-		}
-		s.Nodes = append(s.Nodes, failures(parts)...)
-		yield(&pb.PodsResponse{Message: &pb.PodsResponse_Summary{Summary: s.PodsSummary}}, nil)
-	}
+	return once[*pb.PodsRequest, *pb.PodsResponse, *pb.PodRecord, *pb.PodsSummary]{
+		ask:     Observer.Pods,
+		record:  (*pb.PodsResponse).GetPod,
+		summary: (*pb.PodsResponse).GetSummary,
+		compare: comparePods,
+		sum: func(of []*pb.PodsSummary, nodes []*pb.NodeState, losses []*pb.Loss) *pb.PodsResponse {
+			s := &pb.PodsSummary{Nodes: nodes, Losses: losses}
+			for _, o := range of {
+				s.Matched += o.GetMatched()
+				s.Known += o.GetKnown()
+			}
+			return &pb.PodsResponse{Message: &pb.PodsResponse_Summary{Summary: s}}
+		},
+	}.of(ctx, r, q)
 }
 
 func comparePods(a, b *pb.PodRecord) int {
@@ -43,24 +35,4 @@ func comparePods(a, b *pb.PodRecord) int {
 		cmp.Compare(a.GetCreatedNs(), b.GetCreatedNs()),
 		cmp.Compare(a.GetUid(), b.GetUid()),
 	)
-}
-
-// podsSummary adds up those of the nodes.
-type podsSummary struct{ *pb.PodsSummary }
-
-func (s *podsSummary) hear(m *pb.PodsResponse) bool {
-	switch {
-	case m.GetNode() != nil:
-		s.Nodes = append(s.Nodes, m.GetNode())
-	case m.GetLoss() != nil:
-		s.Losses = addLoss(s.Losses, m.GetLoss())
-	case m.GetSummary() != nil:
-		s.Matched += m.GetSummary().GetMatched()
-		s.Known += m.GetSummary().GetKnown()
-		s.Nodes = append(s.Nodes, m.GetSummary().GetNodes()...)
-		for _, l := range m.GetSummary().GetLosses() {
-			s.Losses = addLoss(s.Losses, l)
-		}
-	}
-	return m.GetSummary() != nil
 }

@@ -25,6 +25,8 @@ type Observer interface {
 	Flows(context.Context, *pb.FlowsRequest) iter.Seq2[*pb.FlowsResponse, error]
 	Events(context.Context, *pb.EventsRequest) iter.Seq2[*pb.EventsResponse, error]
 	Pods(context.Context, *pb.PodsRequest) iter.Seq2[*pb.PodsResponse, error]
+	Drops(context.Context, *pb.DropsRequest) iter.Seq2[*pb.DropsResponse, error]
+	Sockets(context.Context, *pb.SocketsRequest) iter.Seq2[*pb.SocketsResponse, error]
 	Status(context.Context) (*pb.StatusResponse, error)
 }
 

@@ -18,10 +18,12 @@ import (
 
 // fake answers with what it has, one message after each pause.
 type fake struct {
-	flows  []*pb.FlowsResponse
-	pods   []*pb.PodsResponse
-	events [][]*pb.EventsResponse
-	status *pb.StatusResponse
+	flows   []*pb.FlowsResponse
+	pods    []*pb.PodsResponse
+	drops   []*pb.DropsResponse
+	sockets []*pb.SocketsResponse
+	events  [][]*pb.EventsResponse
+	status  *pb.StatusResponse
 	// At the end of each answer.
 	err   error
 	pause time.Duration
@@ -66,6 +68,14 @@ func (f *fake) Flows(ctx context.Context, _ *pb.FlowsRequest) iter.Seq2[*pb.Flow
 
 func (f *fake) Pods(ctx context.Context, _ *pb.PodsRequest) iter.Seq2[*pb.PodsResponse, error] {
 	return play(ctx, f, f.pods)
+}
+
+func (f *fake) Drops(ctx context.Context, _ *pb.DropsRequest) iter.Seq2[*pb.DropsResponse, error] {
+	return play(ctx, f, f.drops)
+}
+
+func (f *fake) Sockets(ctx context.Context, _ *pb.SocketsRequest) iter.Seq2[*pb.SocketsResponse, error] {
+	return play(ctx, f, f.sockets)
 }
 
 // Events plays one list each time that it is asked; after the last it is quiet.
@@ -242,6 +252,59 @@ func TestPods(t *testing.T) {
 		t.Fatal(all, err)
 	}
 	if s := all[3].GetSummary(); s.GetMatched() != 4 || s.GetKnown() != 10 || len(s.GetNodes()) != 3 || s.GetNodes()[2].GetError() != "refused" {
+		t.Errorf("summary %v", s)
+	}
+}
+
+func TestDrops(t *testing.T) {
+	drop := func(reason string, packets uint64, last int64) *pb.DropsResponse {
+		return &pb.DropsResponse{Message: &pb.DropsResponse_Drop{Drop: &pb.DropRecord{Reason: reason, Packets: packets, LastNs: last}}}
+	}
+	end := func(start, end int64) *pb.DropsResponse {
+		return &pb.DropsResponse{Message: &pb.DropsResponse_Summary{Summary: &pb.DropsSummary{
+			MatchedPackets: 7, KnownPackets: 9, StartNs: start, EndNs: end, Nodes: []*pb.NodeState{{Answered: true}}, Losses: []*pb.Loss{{Stage: "a", Count: 2}},
+		}}}
+	}
+	r := relay(map[string]*fake{
+		"n1": {drops: []*pb.DropsResponse{drop("A", 5, 1), drop("B", 2, 1), end(10, 90)}},
+		"n2": {drops: []*pb.DropsResponse{drop("C", 5, 2), drop("D", 2, 0), end(20, 80)}},
+	})
+	all, err := collect(t, r.Drops(t.Context(), &pb.DropsRequest{Limit: 3}))
+	if err != nil || len(all) != 4 || all[0].GetDrop().GetReason() != "C" || all[1].GetDrop().GetReason() != "A" || all[2].GetDrop().GetReason() != "B" {
+		t.Fatal(all, err)
+	}
+	if s := all[3].GetSummary(); s.GetMatchedPackets() != 14 || s.GetKnownPackets() != 18 || s.GetStartNs() != 20 || s.GetEndNs() != 80 || len(s.GetNodes()) != 2 || s.GetLosses()[0].GetCount() != 4 {
+		t.Errorf("summary %v", s)
+	}
+}
+
+func TestSockets(t *testing.T) {
+	sockets := func(pod string, findings ...bool) *pb.SocketsResponse {
+		rec := &pb.SocketsRecord{Owner: &pb.End{Namespace: "x", Pod: pod}}
+		for _, current := range findings {
+			rec.Findings = append(rec.Findings, &pb.Finding{Current: current})
+		}
+		return &pb.SocketsResponse{Message: &pb.SocketsResponse_Sockets{Sockets: rec}}
+	}
+	end := &pb.SocketsResponse{Message: &pb.SocketsResponse_Summary{Summary: &pb.SocketsSummary{Matched: 3, Known: 5, Nodes: []*pb.NodeState{{Answered: true}}}}}
+	r := relay(map[string]*fake{
+		"n1": {sockets: []*pb.SocketsResponse{sockets("d", true), sockets("b", false), sockets("a"), end}},
+		"n2": {sockets: []*pb.SocketsResponse{sockets("c", false, true), sockets("e"), end}},
+		"n3": {hangs: true, err: errors.New("refused")},
+	})
+	r.cfg.Patience = 10 * time.Millisecond
+	all, err := collect(t, r.Sockets(t.Context(), &pb.SocketsRequest{}))
+	if err != nil || len(all) != 6 {
+		t.Fatal(all, err)
+	}
+	var order string
+	for _, m := range all {
+		order += m.GetSockets().GetOwner().GetPod()
+	}
+	if order != "cdbae" {
+		t.Errorf("order is %s", order)
+	}
+	if s := all[5].GetSummary(); s.GetMatched() != 6 || s.GetKnown() != 10 || len(s.GetNodes()) != 3 {
 		t.Errorf("summary %v", s)
 	}
 }
