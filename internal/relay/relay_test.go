@@ -282,7 +282,7 @@ func TestSockets(t *testing.T) {
 	sockets := func(pod string, findings ...bool) *pb.SocketsResponse {
 		rec := &pb.SocketsRecord{Owner: &pb.End{Namespace: "x", Pod: pod}}
 		for _, current := range findings {
-			rec.Findings = append(rec.Findings, &pb.Finding{Current: current})
+			rec.Findings = append(rec.Findings, &pb.Finding{Current: current, SinceSeen: 1})
 		}
 		return &pb.SocketsResponse{Message: &pb.SocketsResponse_Sockets{Sockets: rec}}
 	}

@@ -30,7 +30,7 @@ func (r *Relay) Sockets(ctx context.Context, q *pb.SocketsRequest) iter.Seq2[*pb
 }
 
 // compareSockets is the order of a node's own answers: what goes wrong now
-// first, then what did, then the rest; of equals by whose they are.
+// first, then what did since an agent saw it, then the rest; of equals by whose they are.
 func compareSockets(a, b *pb.SocketsRecord) int {
 	return cmp.Or(
 		cmp.Compare(illness(b), illness(a)),
@@ -47,7 +47,9 @@ func illness(s *pb.SocketsRecord) int {
 		if f.GetCurrent() {
 			return 2
 		}
-		worst = 1
+		if f.GetSinceSeen() > 0 {
+			worst = 1
+		}
 	}
 	return worst
 }

@@ -24,7 +24,8 @@ const (
 
 type SocketsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// As in PodsRequest. A namespace that is no pod's is the node's own.
+	// As in PodsRequest. A namespace that is no pod's has a node, and no names of
+	// Kubernetes.
 	Include *EndFilter `protobuf:"bytes,1,opt,name=include,proto3" json:"include,omitempty"`
 	Exclude *EndFilter `protobuf:"bytes,2,opt,name=exclude,proto3" json:"exclude,omitempty"`
 	// 0 means 100; more than the agent's maximum is cut.
@@ -206,12 +207,13 @@ type SocketsRecord struct {
 	Netns uint64                 `protobuf:"varint,2,opt,name=netns,proto3" json:"netns,omitempty"`
 	// Whose namespace it is.
 	Owner *End `protobuf:"bytes,3,opt,name=owner,proto3" json:"owner,omitempty"`
-	// Now.
+	// Now. Orphans have no process any more, and are not closed yet.
 	TcpInUse    uint64 `protobuf:"varint,4,opt,name=tcp_in_use,json=tcpInUse,proto3" json:"tcp_in_use,omitempty"`
 	TcpTimeWait uint64 `protobuf:"varint,5,opt,name=tcp_time_wait,json=tcpTimeWait,proto3" json:"tcp_time_wait,omitempty"`
 	TcpOrphans  uint64 `protobuf:"varint,6,opt,name=tcp_orphans,json=tcpOrphans,proto3" json:"tcp_orphans,omitempty"`
 	UdpInUse    uint64 `protobuf:"varint,7,opt,name=udp_in_use,json=udpInUse,proto3" json:"udp_in_use,omitempty"`
-	// Bytes that the buffers of its sockets hold.
+	// Bytes of the kernel's memory that wait in the buffers of its TCP and UDP
+	// sockets: not read yet, not sent yet or not acknowledged.
 	MemoryBytes uint64 `protobuf:"varint,8,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
 	// The kernel's counters by their names in nstat (TcpExtListenOverflows, ...):
 	// those that tell of health, since the namespace was made.
@@ -219,7 +221,10 @@ type SocketsRecord struct {
 	// What is worth knowing, the worst first.
 	Findings []*Finding `protobuf:"bytes,10,rep,name=findings,proto3" json:"findings,omitempty"`
 	// Why this is not whole.
-	Problem       string `protobuf:"bytes,11,opt,name=problem,proto3" json:"problem,omitempty"`
+	Problem string `protobuf:"bytes,11,opt,name=problem,proto3" json:"problem,omitempty"`
+	// As people know the namespace; empty for the agent's own, and where nobody
+	// named it.
+	Name          string `protobuf:"bytes,12,opt,name=name,proto3" json:"name,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -331,6 +336,13 @@ func (x *SocketsRecord) GetProblem() string {
 	return ""
 }
 
+func (x *SocketsRecord) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
 type SocketsCounter struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -405,11 +417,14 @@ type Finding struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Still going on: it grew within the last minute.
 	Current bool `protobuf:"varint,1,opt,name=current,proto3" json:"current,omitempty"`
-	// The counter that says so, and by how much it grew since the agent saw it.
+	// The counter that says so, and how often since the namespace was made.
 	Counter string `protobuf:"bytes,2,opt,name=counter,proto3" json:"counter,omitempty"`
 	Count   uint64 `protobuf:"varint,3,opt,name=count,proto3" json:"count,omitempty"`
 	// "accept queue full 312 times: the process does not accept fast enough".
-	Meaning       string `protobuf:"bytes,4,opt,name=meaning,proto3" json:"meaning,omitempty"`
+	Meaning string `protobuf:"bytes,4,opt,name=meaning,proto3" json:"meaning,omitempty"`
+	// As in SocketsCounter.
+	SinceSeen     uint64 `protobuf:"varint,5,opt,name=since_seen,json=sinceSeen,proto3" json:"since_seen,omitempty"`
+	LastMinute    uint64 `protobuf:"varint,6,opt,name=last_minute,json=lastMinute,proto3" json:"last_minute,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -470,6 +485,20 @@ func (x *Finding) GetMeaning() string {
 		return x.Meaning
 	}
 	return ""
+}
+
+func (x *Finding) GetSinceSeen() uint64 {
+	if x != nil {
+		return x.SinceSeen
+	}
+	return 0
+}
+
+func (x *Finding) GetLastMinute() uint64 {
+	if x != nil {
+		return x.LastMinute
+	}
+	return 0
 }
 
 // SocketsSummary ends an answer to Sockets. Numbers are before the limit.
@@ -555,7 +584,7 @@ const file_orb8_v1_sockets_proto_rawDesc = "" +
 	"\x04node\x18\x02 \x01(\v2\x12.orb8.v1.NodeStateH\x00R\x04node\x12#\n" +
 	"\x04loss\x18\x03 \x01(\v2\r.orb8.v1.LossH\x00R\x04loss\x123\n" +
 	"\asummary\x18\x04 \x01(\v2\x17.orb8.v1.SocketsSummaryH\x00R\asummaryB\t\n" +
-	"\amessage\"\xfe\x02\n" +
+	"\amessage\"\x92\x03\n" +
 	"\rSocketsRecord\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
 	"\x05netns\x18\x02 \x01(\x04R\x05netns\x12\"\n" +
@@ -571,19 +600,24 @@ const file_orb8_v1_sockets_proto_rawDesc = "" +
 	"\bcounters\x18\t \x03(\v2\x17.orb8.v1.SocketsCounterR\bcounters\x12,\n" +
 	"\bfindings\x18\n" +
 	" \x03(\v2\x10.orb8.v1.FindingR\bfindings\x12\x18\n" +
-	"\aproblem\x18\v \x01(\tR\aproblem\"z\n" +
+	"\aproblem\x18\v \x01(\tR\aproblem\x12\x12\n" +
+	"\x04name\x18\f \x01(\tR\x04name\"z\n" +
 	"\x0eSocketsCounter\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05count\x18\x02 \x01(\x04R\x05count\x12\x1d\n" +
 	"\n" +
 	"since_seen\x18\x03 \x01(\x04R\tsinceSeen\x12\x1f\n" +
 	"\vlast_minute\x18\x04 \x01(\x04R\n" +
-	"lastMinute\"m\n" +
+	"lastMinute\"\xad\x01\n" +
 	"\aFinding\x12\x18\n" +
 	"\acurrent\x18\x01 \x01(\bR\acurrent\x12\x18\n" +
 	"\acounter\x18\x02 \x01(\tR\acounter\x12\x14\n" +
 	"\x05count\x18\x03 \x01(\x04R\x05count\x12\x18\n" +
-	"\ameaning\x18\x04 \x01(\tR\ameaning\"\x91\x01\n" +
+	"\ameaning\x18\x04 \x01(\tR\ameaning\x12\x1d\n" +
+	"\n" +
+	"since_seen\x18\x05 \x01(\x04R\tsinceSeen\x12\x1f\n" +
+	"\vlast_minute\x18\x06 \x01(\x04R\n" +
+	"lastMinute\"\x91\x01\n" +
 	"\x0eSocketsSummary\x12\x18\n" +
 	"\amatched\x18\x01 \x01(\x04R\amatched\x12\x14\n" +
 	"\x05known\x18\x02 \x01(\x04R\x05known\x12(\n" +
