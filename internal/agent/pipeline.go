@@ -143,7 +143,8 @@ func (p *pipeline) epoch(audit bool) {
 	start := p.last
 	p.last = time.Now()
 	p.event.DeltaStart, p.event.DeltaEnd = start.UnixNano(), p.last.UnixNano()
-	err := p.tap.Epoch(audit, p.apply)
+	err := p.tap.Epoch(audit, p.take)
+	p.flows.Release(p.apply)
 	if (err == nil) != (p.failed == nil) {
 		if err != nil {
 			p.log.Error("epoch not read, will try again", "error", err)
@@ -185,6 +186,13 @@ func (p *pipeline) expire() {
 	err := p.tap.Fold(0, func(i event.Iface) bool { return p.flows.Fold(i, into) })
 	if err != nil {
 		p.log.Warn("accounts of interfaces that are gone", "error", err)
+	}
+}
+
+// take applies what a connection did, answers after what they answer.
+func (p *pipeline) take(d *event.Delta) {
+	if !p.flows.Hold(d) {
+		p.apply(d)
 	}
 }
 

@@ -256,7 +256,7 @@ func (e *Enricher) want(f *event.Flow) bool {
 	host := f.Conn.Netns == e.cfg.Netns
 	// That there is none is believed of who takes the time to ask twice.
 	if other, ok := e.cfg.Translations.Now(f.Conn, host); ok && other != nil {
-		f.NAT = other
+		e.cfg.Flows.Translate(f, other)
 		return true
 	}
 	if len(a.asked) >= e.cfg.Pending {
@@ -274,7 +274,7 @@ func (e *Enricher) answer(c event.Conn, other *event.Translation) {
 		return
 	}
 	if f := e.cfg.Flows.Get(c); f != nil && f.Local != nil {
-		f.NAT = other
+		e.cfg.Flows.Translate(f, other)
 		f.Remote = e.remote(f)
 	}
 }

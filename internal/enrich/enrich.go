@@ -64,6 +64,8 @@ type Flows interface {
 	Retire(c event.Conn)
 	// Carry: it is none of this place.
 	Carry(c event.Conn)
+	// Translate: this is its NAT.
+	Translate(f *event.Flow, t *event.Translation)
 }
 
 // Config of an enricher. Of what is nil, nothing is known.

@@ -77,6 +77,8 @@ func (h *host) Answers(take func(event.Conn, *event.Translation)) {
 type table struct {
 	flows   map[event.Conn]*event.Flow
 	retired []*event.Flow
+	// How many times a translation was told of.
+	translated int
 }
 
 func (t *table) Get(c event.Conn) *event.Flow { return t.flows[c] }
@@ -93,6 +95,11 @@ func (t *table) Retire(c event.Conn) {
 }
 
 func (t *table) Carry(c event.Conn) { t.flows[c].Carried = true }
+
+func (t *table) Translate(f *event.Flow, by *event.Translation) {
+	f.NAT = by
+	t.translated++
+}
 
 // node is an agent's node in Kubernetes, and who tells it what.
 type node struct {

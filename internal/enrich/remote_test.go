@@ -122,6 +122,9 @@ func TestRemote(t *testing.T) {
 			if n.seen(&g); said(g.Remote) != said(f.Remote) || g.NAT != answer || len(n.host.wanted) > 0 {
 				t.Errorf("%s, at once: %s, want %s", name, said(g.Remote), said(f.Remote))
 			}
+			if n.table.translated != 2 {
+				t.Errorf("%s: the table was told %d times, want each", name, n.table.translated)
+			}
 		}
 		if got := said(f.Remote); got != c.want || (len(n.host.wanted) > 0) != c.wants {
 			t.Errorf("%s: %s, asked of %d; want %s, %v", name, got, len(n.host.wanted), c.want, c.wants)

@@ -30,12 +30,14 @@ const chunk = 1024
 type Flows struct {
 	limits Limits
 	index  map[event.Conn]uint32
-	slab   []*[chunk]event.Flow
-	free   []uint32
-	used   uint32 // slots ever used
-	hand   uint32 // where eviction looks next
-	none   uint64 // evictOne found nothing from before this epoch
-	ifaces map[event.Iface]*Sums
+	// By the tuple that it receives under, where that is another.
+	replies map[event.Conn]uint32
+	slab    []*[chunk]event.Flow
+	free    []uint32
+	used    uint32 // slots ever used
+	hand    uint32 // where eviction looks next
+	none    uint64 // evictOne found nothing from before this epoch
+	ifaces  map[event.Iface]*Sums
 	// The last interface asked for: most deltas of an epoch share it.
 	lastIface event.Iface
 	lastSums  *Sums
@@ -45,6 +47,7 @@ type Flows struct {
 	carried   int // of those in the index
 	shrinking bool
 	retired   uint16 // the last of those that were
+	held      []event.Delta
 }
 
 // Sums are the totals of one interface.
@@ -65,9 +68,10 @@ func NewFlows(l Limits) *Flows {
 		l.Timeout = 30 * time.Second
 	}
 	return &Flows{
-		limits: l,
-		index:  make(map[event.Conn]uint32),
-		ifaces: make(map[event.Iface]*Sums),
+		limits:  l,
+		index:   make(map[event.Conn]uint32),
+		replies: make(map[event.Conn]uint32),
+		ifaces:  make(map[event.Iface]*Sums),
 	}
 }
 
@@ -111,8 +115,7 @@ func (s *Flows) Apply(d *event.Delta) (f *event.Flow, happened Happened, identif
 	if d.Cookie != 0 {
 		f.Cookie, f.Cgroup = d.Cookie, d.Cgroup
 	}
-	mergeHealth(f, d)
-	return f, advance(f, d), identify
+	return f, live(f, d), identify
 }
 
 // Get returns the flow of a connection, good until the next Apply, or nil.
@@ -137,11 +140,16 @@ func (s *Sums) leave(carried bool) *event.Traffic {
 // that it moved; the other way round it is a new one.
 func (s *Flows) find(d *event.Delta) *event.Flow {
 	i, ok := s.index[d.Conn]
+	if !ok && d.Place == event.PlaceUndecided {
+		i, ok = s.replies[d.Conn]
+	}
 	if !ok {
 		return nil
 	}
 	f := s.at(i)
-	if f.State.Ended() && f.Conn.Protocol == event.TCP && (d.Health.FlagsTx|d.Health.FlagsRx)&event.FlagSYN != 0 {
+	// Under its other tuple it receives after it has sent, in the same epoch.
+	answers := f.Conn != d.Conn && f.Epoch == s.epoch
+	if f.State.Ended() && !answers && f.Conn.Protocol == event.TCP && (d.Health.FlagsTx|d.Health.FlagsRx)&event.FlagSYN != 0 {
 		s.remove(i)
 		return nil
 	}
@@ -196,6 +204,7 @@ func (s *Flows) remove(i uint32) {
 		sums.Live.Sub(f.Total)
 		sums.Remainder.Add(f.Total)
 	}
+	s.forgetReplies(i)
 	delete(s.index, f.Conn)
 	*f = event.Flow{}
 	s.free = append(s.free, i)

@@ -58,9 +58,11 @@ func mergeHealth(f *event.Flow, d *event.Delta) {
 	h.Retransmits, h.BytesAcked = d.Health.Retransmits, d.Health.BytesAcked
 }
 
-// advance moves a connection through its life and tells what happened on the
-// way; a short connection may live its whole life in one epoch.
-func advance(f *event.Flow, d *event.Delta) (happened Happened) {
+// live moves a connection through its life and tells what happened on the way; a
+// short connection may live its whole life in one epoch.
+func live(f *event.Flow, d *event.Delta) (happened Happened) {
+	wasOpen := opened(f)
+	mergeHealth(f, d)
 	if d.Traffic.Packets() > 0 {
 		happened.add(event.KindTraffic)
 	}
@@ -72,13 +74,11 @@ func advance(f *event.Flow, d *event.Delta) (happened Happened) {
 		return happened
 	}
 	f.State = tcpState(f)
+	if !wasOpen && opened(f) {
+		happened.add(event.KindOpened)
+	}
 	if f.State == was {
 		return happened
-	}
-	wasOpen := was >= event.StateEstablished
-	shook := f.Health.FlagsTx&f.Health.FlagsRx&event.FlagSYN != 0
-	if !wasOpen && shook && f.State != event.StateSynSent && f.State != event.StateSynRecv {
-		happened.add(event.KindOpened)
 	}
 	switch f.State {
 	case event.StateClosed:
@@ -91,11 +91,18 @@ func advance(f *event.Flow, d *event.Delta) (happened Happened) {
 	return happened
 }
 
-// tcpState reads the state off the flags that were ever seen.
+// opened tells that the handshake was seen from both sides, and is over. One
+// side's packets may come without the other's: see Translate.
+func opened(f *event.Flow) bool {
+	return f.Health.FlagsTx&f.Health.FlagsRx&event.FlagSYN != 0 && f.State >= event.StateEstablished
+}
+
+// tcpState reads the state off the flags that were ever seen. Who opens and has
+// acknowledged something is past the handshake.
 func tcpState(f *event.Flow) event.State {
 	tx, rx := f.Health.FlagsTx, f.Health.FlagsRx
 	both, either := tx&rx, tx|rx
-	opening := either&event.FlagSYN != 0 && both&event.FlagSYN == 0
+	opening := either&event.FlagSYN != 0 && both&event.FlagSYN == 0 && tx&(event.FlagSYN|event.FlagACK) != event.FlagSYN|event.FlagACK
 	switch {
 	case both&event.FlagFIN != 0:
 		return event.StateClosed

@@ -49,12 +49,19 @@ func (s *Flows) compact() {
 	old := s.slab
 	used := s.used
 	s.index = make(map[event.Conn]uint32, len(s.index))
+	received := s.replies
+	s.replies = make(map[event.Conn]uint32, len(received))
 	s.slab, s.free, s.used, s.hand = nil, nil, 0, 0
 	for i := range used {
 		if f := &old[i/chunk][i%chunk]; f.Epoch != 0 {
 			to := s.slot()
 			*s.at(to) = *f
 			s.index[f.Conn] = to
+			if c, other := replies(f); other {
+				if had, ok := received[c]; ok && had == i {
+					s.replies[c] = to
+				}
+			}
 		}
 	}
 }

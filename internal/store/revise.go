@@ -36,6 +36,7 @@ func (s *Flows) Retire(c event.Conn) {
 			break
 		}
 	}
+	s.forgetReplies(i)
 	delete(s.index, c)
 	s.at(i).Conn = past
 	s.index[past] = i

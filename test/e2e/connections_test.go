@@ -64,7 +64,7 @@ func connections() []connection {
 		{name: "pod to hostNetwork pod across nodes", client: pod3, server: host1, clientSees: aNode},
 		{name: "pod to hostNetwork pod on the same node", client: pod2, server: host2, clientSees: aNode},
 		{name: "hostNetwork pod to ClusterIP across nodes", client: host2, server: pod3, by: byClusterIP, serverSees: aNode},
-		{name: "hostNetwork pod to ClusterIP on the same node", client: host1, server: pod1, by: byClusterIP, serverSees: aNode},
+		{name: "hostNetwork pod to ClusterIP on the same node", client: host1, server: pod1, by: byClusterIP, serverSees: aNode, core: true},
 	}
 }
 
