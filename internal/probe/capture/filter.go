@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package capture
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/orb8/orb8/internal/event"
+	"github.com/orb8/orb8/internal/filter"
+)
+
+// The lists of the kernel's filter.
+const (
+	maxProtocols = 16
+	maxPorts     = 64
+	maxPrefixes  = 64
+)
+
+// ports, prefix, prefixes, ends and fields are the kernel's, byte by byte.
+type ports struct {
+	Count uint32
+	Port  [maxPorts][2]byte
+}
+
+type prefix struct{ Address, Mask [16]byte }
+
+type prefixes struct {
+	Count  uint64
+	Prefix [maxPrefixes]prefix
+}
+
+type ends struct {
+	Set, Local uint32
+	Remote     prefixes
+}
+
+type fields struct {
+	Protocols                uint32
+	Protocol                 [maxProtocols]event.Protocol
+	Directions               uint32
+	Ports, SrcPorts, DstPort ports
+	_                        [4]byte
+	IPs, SrcIPs, DstIPs      prefixes
+	From, To                 ends
+}
+
+var _ = [1]struct{}{}[unsafe.Sizeof(fields{})-unsafe.Sizeof(kernelCaptureFields{})]
+
+// check refuses a filter that is not for packets, or too long.
+func check(f *filter.Filter) error {
+	for _, in := range []*filter.Fields{&f.Include, &f.Exclude} {
+		if len(in.Services)+len(in.From.Services)+len(in.To.Services) > 0 {
+			return errors.New("a packet does not tell which Service was asked for: capture by the Service's address and port")
+		}
+		for _, l := range []struct {
+			what  string
+			n, of int
+		}{
+			{"protocols", len(in.Protocols), maxProtocols},
+			{"ports", max(len(in.Ports), len(in.SrcPorts), len(in.DstPorts)), maxPorts},
+			{"addresses", max(len(in.IPs), len(in.SrcIPs), len(in.DstIPs)), maxPrefixes},
+		} {
+			if l.n > l.of {
+				return fmt.Errorf("a filter of packets has at most %d %s in a list, not %d", l.of, l.what, l.n)
+			}
+		}
+	}
+	return nil
+}
+
+// asks tells whether any of the fields does.
+func (f *fields) asks() bool {
+	return f.Protocols+f.Directions+f.Ports.Count+f.SrcPorts.Count+f.DstPort.Count+f.From.Set+f.To.Set > 0 ||
+		f.IPs.Count+f.SrcIPs.Count+f.DstIPs.Count > 0
+}
+
+func newFields(in *filter.Fields, of *Ends) (f fields, err error) {
+	f.Protocols = uint32(copy(f.Protocol[:], in.Protocols))
+	f.Ports, f.SrcPorts, f.DstPort = newPorts(in.Ports), newPorts(in.SrcPorts), newPorts(in.DstPorts)
+	f.IPs, f.SrcIPs, f.DstIPs = newPrefixes(in.IPs), newPrefixes(in.SrcIPs), newPrefixes(in.DstIPs)
+	for _, d := range in.Directions {
+		if d == event.OpenerRemote {
+			f.Directions |= 1 << 0 // INGRESS
+		} else {
+			f.Directions |= 1 << 1 // EGRESS
+		}
+	}
+	if f.From, err = newEnds(&of.From); err == nil {
+		f.To, err = newEnds(&of.To)
+	}
+	return f, err
+}
+
+func newPorts(list []uint16) (p ports) {
+	for _, n := range list {
+		p.Port[p.Count] = [2]byte{byte(n >> 8), byte(n)}
+		p.Count++
+	}
+	return p
+}
+
+func newPrefixes(list []netip.Prefix) (p prefixes) {
+	for _, in := range list {
+		p.add(in)
+	}
+	return p
+}
+
+func (p *prefixes) add(in netip.Prefix) {
+	bits := in.Bits()
+	if in.Addr().Is4() {
+		bits += 96
+	}
+	to := &p.Prefix[p.Count]
+	to.Address = in.Masked().Addr().As16()
+	for i := range bits {
+		to.Mask[i/8] |= 0x80 >> (i % 8)
+	}
+	p.Count++
+}
+
+func newEnds(of *Pods) (e ends, err error) {
+	if !of.Set {
+		return e, nil
+	}
+	if len(of.Remote) > maxPrefixes {
+		return e, fmt.Errorf("the pods at one end have %d addresses, a filter of packets has room for %d: narrow it", len(of.Remote), maxPrefixes)
+	}
+	e.Set = 1
+	if of.Local {
+		e.Local = 1
+	}
+	for _, ip := range of.Remote {
+		a := ip.Addr()
+		e.Remote.add(netip.PrefixFrom(a, a.BitLen()))
+	}
+	return e, nil
+}
+
+// instance is the programs with the filter of one interface in them.
+func (c *Capture) instance(t *Target, i Interface) (*ebpf.CollectionSpec, error) {
+	include, err := newFields(&c.cfg.Filter.Include, &t.Include)
+	if err != nil {
+		return nil, err
+	}
+	exclude, err := newFields(&c.cfg.Filter.Exclude, &t.Exclude)
+	if err != nil {
+		return nil, err
+	}
+	everything, raw := uint32(0), uint32(0)
+	if !include.asks() && !exclude.asks() {
+		everything = 1
+	}
+	if i.LinkType == LinkRaw {
+		raw = 1
+	}
+	spec := c.spec.Copy()
+	for name, value := range map[string]any{
+		kernelVarInclude: include, kernelVarExclude: exclude, kernelVarEverything: everything,
+		kernelVarInterface: i.Number, kernelVarSnaplen: c.cfg.Snaplen, kernelVarRaw: raw,
+	} {
+		if err := spec.Variables[name].Set(value); err != nil {
+			return nil, fmt.Errorf("set %s: %w", name, err)
+		}
+	}
+	return spec, nil
+}
+
+func (c *Capture) options() *ebpf.CollectionOptions {
+	return &ebpf.CollectionOptions{MapReplacements: map[string]*ebpf.Map{
+		kernelMapCaptureRing: c.ring, kernelMapCaptureCounts: c.counts,
+	}}
+}
