@@ -28,6 +28,11 @@ enum conn_kind {
 	CONN_FRAGMENT = 3,    /* later fragments: no ports */
 };
 
+#define TCP_FIN 1
+#define TCP_SYN 2
+#define TCP_RST 4
+#define TCP_ACK 16
+
 #define likely(x) __builtin_expect(!!(x), 1)
 #define unlikely(x) __builtin_expect(!!(x), 0)
 
@@ -64,6 +69,7 @@ struct packet {
 	__u32 transport; /* offset of the transport header */
 	__u32 payload;   /* offset of what it carries */
 	__u8 tcp_flags;
+	bool shut; /* TCP: the window is said to be zero */
 	__u8 icmp_type;
 	__u8 icmp_code;
 	bool icmp_error; /* quotes the packet that it is about */
@@ -218,6 +224,12 @@ static __always_inline void set_ports(struct packet *p, const __u16 *src, const 
 	p->key.remote_port_be = egress ? *dst : *src;
 }
 
+/* A reset says nothing of its window, and with SYN no data can have filled it. */
+static __always_inline bool is_shut(__u8 flags, __be16 window)
+{
+	return !window && !(flags & (TCP_SYN | TCP_RST));
+}
+
 static __always_inline enum packet_class parse_transport(struct __sk_buff *skb, struct packet *p,
 							 const bool egress)
 {
@@ -225,6 +237,7 @@ static __always_inline enum packet_class parse_transport(struct __sk_buff *skb, 
 		__u16 src, dst;
 		__u32 seq, ack;
 		__u8 doff, flags;
+		__be16 window;
 	} h;
 
 	p->payload = p->transport;
@@ -232,10 +245,11 @@ static __always_inline enum packet_class parse_transport(struct __sk_buff *skb, 
 		return PACKET_CONN;
 	switch (p->key.protocol) {
 	case IPPROTO_TCP:
-		if (!copy(skb, p, p->transport, &h, 14) || h.doff < 0x50)
+		if (!copy(skb, p, p->transport, &h, 16) || h.doff < 0x50)
 			return PACKET_BAD_TRANSPORT;
 		set_ports(p, &h.src, &h.dst, egress);
 		p->tcp_flags = h.flags;
+		p->shut = is_shut(h.flags, h.window);
 		p->payload = p->transport + (h.doff >> 4) * 4;
 		return PACKET_CONN;
 	case IPPROTO_UDP:
@@ -343,6 +357,7 @@ struct plain {
 	__u32 headers; /* length */
 	__u8 protocol;
 	__u8 tcp_flags;
+	bool shut; /* as in struct packet */
 };
 
 /*
@@ -359,6 +374,7 @@ static __always_inline bool parse_plain(struct __sk_buff *skb, struct flow_key *
 	struct {
 		__u32 ports, seq, ack;
 		__u8 doff, flags;
+		__be16 window;
 	} *h;
 
 	if (likely(skb->protocol == bpf_htons(ETH_P_IP))) {
@@ -393,10 +409,12 @@ static __always_inline bool parse_plain(struct __sk_buff *skb, struct flow_key *
 	}
 	plain->headers = (void *)h - (void *)(long)skb->data;
 	plain->tcp_flags = 0;
+	plain->shut = false;
 	if (plain->protocol == IPPROTO_TCP) {
-		if (unlikely((void *)h + 14 > end || h->doff < 0x50))
+		if (unlikely((void *)h + 16 > end || h->doff < 0x50))
 			return false;
 		plain->tcp_flags = h->flags;
+		plain->shut = is_shut(h->flags, h->window);
 		plain->headers += (h->doff >> 4) * 4;
 	} else if (plain->protocol == IPPROTO_UDP) {
 		plain->headers += 8;

@@ -122,32 +122,6 @@ func (t *Traffic) Bytes() uint64 { return t.TxBytes + t.RxBytes }
 // Packets is both directions together.
 func (t *Traffic) Packets() uint64 { return t.TxPackets + t.RxPackets }
 
-// Health is TCP's own view of a connection, read from the local socket, and
-// what ICMP said of it.
-type Health struct {
-	// Smoothed and minimum round-trip time, microseconds; 0 is not known.
-	RTT, MinRTT uint32
-	// Segments retransmitted in the socket's life.
-	Retransmits uint32
-	ICMPErrors  uint32
-	BytesAcked  uint64
-	// Union of the TCP flags seen, as on the wire (FIN=1 … CWR=128).
-	FlagsTx, FlagsRx   uint8
-	ICMPType, ICMPCode uint8
-}
-
-// TCP flags as on the wire.
-const (
-	FlagFIN uint8 = 1 << iota
-	FlagSYN
-	FlagRST
-	FlagPSH
-	FlagACK
-	FlagURG
-	FlagECE
-	FlagCWR
-)
-
 // Delta is what one connection did in one epoch.
 type Delta struct {
 	Conn Conn
@@ -157,6 +131,9 @@ type Delta struct {
 	// What segmentation offload added to Traffic over what the device counted.
 	Segmentation Traffic
 	Health       Health
+	// The first packet of a direction said that the window is zero, which may be no
+	// change.
+	BeganShutTx, BeganShutRx bool
 	// Of the local socket; 0 until it has been seen sending.
 	Cookie, Cgroup uint64
 	// The first packet of the epoch was sent, not received.
@@ -221,9 +198,11 @@ const (
 	StateClosed
 	StateReset
 	StateRefused
+	// It was never open, and not refused either: see Failure.
+	StateFailed
 )
 
-var stateNames = [...]string{"", "syn_sent", "syn_recv", "established", "fin_wait", "close_wait", "closed", "reset", "refused"}
+var stateNames = [...]string{"", "syn_sent", "syn_recv", "established", "fin_wait", "close_wait", "closed", "reset", "refused", "failed"}
 
 func (s State) String() string {
 	if int(s) < len(stateNames) {
@@ -276,9 +255,13 @@ const (
 	KindClosed
 	KindRefused
 	KindReset
+	// KindDrop: the kernel dropped packets of the connection.
+	KindDrop
+	// KindFailed: a connect failed otherwise than by a refusal.
+	KindFailed
 )
 
-var kindNames = [...]string{"", "traffic", "opened", "closed", "refused", "reset"}
+var kindNames = [...]string{"", "traffic", "opened", "closed", "refused", "reset", "drop", "failed"}
 
 func (k Kind) String() string {
 	if int(k) < len(kindNames) {

@@ -122,7 +122,7 @@ func (f *Feed) Wanted(h Happened) bool {
 }
 
 // order in which things happen to a connection within one epoch.
-var order = [...]event.Kind{event.KindOpened, event.KindTraffic, event.KindRefused, event.KindReset, event.KindClosed}
+var order = [...]event.Kind{event.KindOpened, event.KindTraffic, event.KindRefused, event.KindFailed, event.KindReset, event.KindClosed}
 
 // Publish tells followers what happened to a connection in the epoch of e,
 // whose kind and time it fills in.

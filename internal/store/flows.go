@@ -149,7 +149,7 @@ func (s *Flows) find(d *event.Delta) *event.Flow {
 	f := s.at(i)
 	// Under its other tuple it receives after it has sent, in the same epoch.
 	answers := f.Conn != d.Conn && f.Epoch == s.epoch
-	if f.State.Ended() && !answers && f.Conn.Protocol == event.TCP && (d.Health.FlagsTx|d.Health.FlagsRx)&event.FlagSYN != 0 {
+	if f.State.Ended() && !answers && f.Conn.Protocol == event.TCP && d.Health.SYN != 0 {
 		s.remove(i)
 		return nil
 	}
@@ -200,9 +200,11 @@ func (s *Flows) remove(i uint32) {
 	if f.Carried {
 		s.carried--
 	} else {
-		sums := s.sums(f.Conn.Iface())
-		sums.Live.Sub(f.Total)
-		sums.Remainder.Add(f.Total)
+		if f.Total != (event.Traffic{}) { // a connect that failed may have no interface
+			sums := s.sums(f.Conn.Iface())
+			sums.Live.Sub(f.Total)
+			sums.Remainder.Add(f.Total)
+		}
 	}
 	s.forgetReplies(i)
 	delete(s.index, f.Conn)
@@ -235,7 +237,7 @@ func (s *Flows) evictOne(since uint64) bool {
 func (s *Flows) Expire(now time.Time) {
 	before := now.Add(-s.limits.Timeout).UnixNano()
 	for i := range s.used {
-		if f := s.at(i); f.Epoch != 0 && f.Last < before {
+		if f := s.at(i); f.Epoch != 0 && f.Last+patience(f) < before {
 			s.remove(i)
 		}
 	}

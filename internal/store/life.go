@@ -12,6 +12,20 @@ func (h Happened) Has(k event.Kind) bool { return h&(1<<k) != 0 }
 
 func (h *Happened) add(k event.Kind) { *h |= 1 << k }
 
+// end adds what it is called that a connection has come to its end.
+func (h *Happened) end(s event.State) {
+	switch s {
+	case event.StateClosed:
+		h.add(event.KindClosed)
+	case event.StateReset:
+		h.add(event.KindReset)
+	case event.StateRefused:
+		h.add(event.KindRefused)
+	case event.StateFailed:
+		h.add(event.KindFailed)
+	}
+}
+
 // opener tells which end opened a connection that is seen for the first time.
 // TCP says so; of the rest, the first packet is taken for the opening one,
 // unless the connection may be older than the agent.
@@ -42,22 +56,6 @@ func opener(d *event.Delta, atStart bool) event.Opener {
 	return event.OpenerRemote
 }
 
-func mergeHealth(f *event.Flow, d *event.Delta) {
-	h := &f.Health
-	h.FlagsTx |= d.Health.FlagsTx
-	h.FlagsRx |= d.Health.FlagsRx
-	if d.Health.ICMPErrors > 0 {
-		h.ICMPErrors += d.Health.ICMPErrors
-		h.ICMPType, h.ICMPCode = d.Health.ICMPType, d.Health.ICMPCode
-	}
-	if !d.HasSocket {
-		return
-	}
-	f.HasSocket = true
-	h.RTT, h.MinRTT = d.Health.RTT, d.Health.MinRTT
-	h.Retransmits, h.BytesAcked = d.Health.Retransmits, d.Health.BytesAcked
-}
-
 // live moves a connection through its life and tells what happened on the way; a
 // short connection may live its whole life in one epoch.
 func live(f *event.Flow, d *event.Delta) (happened Happened) {
@@ -74,19 +72,14 @@ func live(f *event.Flow, d *event.Delta) (happened Happened) {
 		return happened
 	}
 	f.State = tcpState(f)
+	if f.State.Ended() && was < event.StateEstablished {
+		f.Health.Failure = failure(f)
+	}
 	if !wasOpen && opened(f) {
 		happened.add(event.KindOpened)
 	}
-	if f.State == was {
-		return happened
-	}
-	switch f.State {
-	case event.StateClosed:
-		happened.add(event.KindClosed)
-	case event.StateReset:
-		happened.add(event.KindReset)
-	case event.StateRefused:
-		happened.add(event.KindRefused)
+	if f.State != was {
+		happened.end(f.State)
 	}
 	return happened
 }
@@ -94,7 +87,8 @@ func live(f *event.Flow, d *event.Delta) (happened Happened) {
 // opened tells that the handshake was seen from both sides, and is over. One
 // side's packets may come without the other's: see Translate.
 func opened(f *event.Flow) bool {
-	return f.Health.FlagsTx&f.Health.FlagsRx&event.FlagSYN != 0 && f.State >= event.StateEstablished
+	return f.Health.FlagsTx&f.Health.FlagsRx&event.FlagSYN != 0 && f.State >= event.StateEstablished &&
+		f.Health.Failure == event.FailureNone
 }
 
 // tcpState reads the state off the flags that were ever seen. Who opens and has
@@ -106,7 +100,7 @@ func tcpState(f *event.Flow) event.State {
 	switch {
 	case both&event.FlagFIN != 0:
 		return event.StateClosed
-	case either&event.FlagRST != 0 && opening, opening && unreachable(f):
+	case opening && either&event.FlagRST != 0 && !byOpener(f), opening && unreachable(f):
 		return event.StateRefused
 	case either&event.FlagRST != 0:
 		return event.StateReset

@@ -46,6 +46,8 @@ func TestLifeOfATCPConnection(t *testing.T) {
 		{"older, then closed", []step{{ack, ack, true}, {fin, fin, true}}, event.OpenerUnknown, event.StateClosed, []event.Kind{closed}},
 		{"half closed here", []step{{syn | fin, synAck, true}}, event.OpenerLocal, event.StateFinWait, []event.Kind{opened}},
 		{"half closed there", []step{{syn | ack, synAck | fin, true}}, event.OpenerLocal, event.StateCloseWait, []event.Kind{opened}},
+		{"reset after the answer", []step{{syn, synAck, true}, {rst, 0, true}}, event.OpenerLocal, event.StateReset, []event.Kind{reset}},
+		{"reset before it was accepted", []step{{synAck, syn | rst, false}}, event.OpenerRemote, event.StateReset, []event.Kind{reset}},
 		{"reset after the end is still closed", []step{{syn | fin, synAck | fin, true}, {rst, 0, true}}, event.OpenerLocal, event.StateClosed, []event.Kind{opened, closed}},
 	} {
 		s := NewFlows(Limits{})
@@ -78,7 +80,7 @@ func TestTupleUsedAgainIsANewConnection(t *testing.T) {
 	apply(s, d)
 	s.Begin()
 	d.Traffic = event.Traffic{TxPackets: 1, TxBytes: 60}
-	d.Health.FlagsTx, d.Health.FlagsRx = syn, 0
+	d.Health.FlagsTx, d.Health.FlagsRx, d.Health.SYN = syn, 0, 1
 	f, _ := apply(s, d)
 	if f.Total.TxBytes != 60 || f.State != event.StateSynSent {
 		t.Errorf("the new connection has %+v, %v", f.Total, f.State)

@@ -54,25 +54,54 @@ func (t *Tap) decode(k *kernelFlowKey, v *kernelFlowValue) {
 		RxBytes: rx.Seg & segBytes, RxPackets: rx.Seg >> segShift,
 	}
 	d.Health = event.Health{
-		RTT:         v.SrttUs8 >> 3,
-		MinRTT:      v.MinRttUs,
-		Retransmits: tx.Retransmits,
-		BytesAcked:  v.BytesAcked,
-		ICMPErrors:  v.IcmpErrors,
-		ICMPType:    v.IcmpType,
-		ICMPCode:    v.IcmpCode,
-		FlagsRx:     flags(&rx.Seen),
-		FlagsTx:     flags(&tx.Seen),
+		RTT:               v.SrttUs8 >> 3,
+		MinRTT:            v.MinRttUs,
+		Retransmits:       tx.Retransmits,
+		RetransmitsBefore: v.RetransmitsBefore,
+		OutOfOrder:        tx.OutOfOrder,
+		BytesAcked:        v.BytesAcked,
+		ICMPErrors:        v.IcmpErrors,
+		ICMPType:          v.IcmpType,
+		ICMPCode:          v.IcmpCode,
+		FlagsRx:           flags(&rx.Seen),
+		FlagsTx:           flags(&tx.Seen),
+		SYN:               v.Syn,
+		SYNACK:            v.SynAck,
+		ZeroWindowsTx:     uint32(tx.ZeroWindows),
+		ZeroWindowsRx:     uint32(rx.ZeroWindows),
+		ShutTx:            tx.Window&windowShut != 0,
+		ShutRx:            rx.Window&windowShut != 0,
+		ClosedBy:          first(tx.Ended, rx.Ended, event.FlagFIN),
+		ResetBy:           first(tx.Ended, rx.Ended, event.FlagRST),
 	}
 	if d.Health.MinRTT == ^uint32(0) { // no sample yet
 		d.Health.MinRTT = 0
 	}
+	d.BeganShutTx, d.BeganShutRx = tx.Window&windowBeganShut != 0, rx.Window&windowBeganShut != 0
 	d.Cookie, d.Cgroup = v.Cookie, v.Cgroup
 	d.FirstTx = v.FirstWas&firstSent != 0
 	d.FirstAnswers = v.FirstWas&firstAnswers != 0
 	d.Loopback = t.cfg.Loopback && k.Ifindex == loopback
 	d.HasSocket = v.HasHealth != 0
 	d.Place = t.scenes.of(k.Netns).place(&d.Conn, v.Sender, v.Tagged != 0)
+}
+
+// The kernel's WINDOW_….
+const (
+	windowShut      = 1
+	windowBeganShut = 2
+)
+
+// first tells which side sent a flag before the other did. Two that sent it at
+// once, on two processors, may both seem to have.
+func first(tx, rx, flag uint8) event.Side {
+	switch {
+	case tx&flag != 0 && rx&flag == 0:
+		return event.SideLocal
+	case rx&flag != 0 && tx&flag == 0:
+		return event.SideRemote
+	}
+	return event.SideUnknown
 }
 
 // reflect turns what one end of a loopback connection sent into what the other
@@ -90,7 +119,13 @@ func reflect(d *event.Delta) {
 	}
 	d.Traffic = d.Traffic.Reversed()
 	d.Segmentation = d.Segmentation.Reversed()
-	d.Health = event.Health{FlagsRx: d.Health.FlagsTx}
+	h := &d.Health
+	d.Health = event.Health{
+		FlagsRx: h.FlagsTx, SYN: h.SYN, SYNACK: h.SYNACK,
+		ZeroWindowsRx: h.ZeroWindowsTx, ShutRx: h.ShutTx,
+		ClosedBy: h.ClosedBy.Other(), ResetBy: h.ResetBy.Other(),
+	}
+	d.BeganShutTx, d.BeganShutRx = false, d.BeganShutTx
 	d.Cookie, d.Cgroup, d.HasSocket, d.FirstTx = 0, 0, false, false
 }
 

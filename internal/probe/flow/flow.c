@@ -22,6 +22,9 @@ char LICENSE[] SEC("license") = "Dual MIT/GPL";
 const volatile __u32 netns = 0; /* inode of the namespace this instance is in */
 const volatile __u32 link_header = ETH_HLEN; /* or LINK_UNKNOWN */
 const volatile __u32 forwards = 0; /* packets of others pass through this namespace */
+/* Where this kernel's struct tcp_sock counts segments that came out of order; 0
+ * where that is not known. Of the rare programs only. */
+const volatile __u32 out_of_order_at = 0;
 
 enum direction { INGRESS = 0, EGRESS = 1 };
 
@@ -32,6 +35,12 @@ enum { CB_NETNS = 0, CB_LINK = 1, CB_FORWARDS = 2 };
 #define PKT_MULTICAST 2
 
 #define SEG_SHIFT 35
+
+/* What changes a connection's life is noted by the rare programs. */
+#define TCP_LIFE (TCP_FIN | TCP_SYN | TCP_RST)
+
+#define WINDOW_SHUT 1 /* by the last packet */
+#define WINDOW_BEGAN_SHUT 2 /* by the first of the epoch */
 
 #define FIRST_SENT 1
 #define FIRST_ANSWERS 2 /* SYN and ACK: the other end opened the connection */
@@ -50,6 +59,10 @@ struct flow_side {
 	/* One byte a TCP flag: two CPUs that set different flags at once both
 	 * keep theirs, without atomic-or (5.12). */
 	__u8 seen[8];
+	__u32 out_of_order; /* tx only: segments received so, over the socket's life */
+	__u16 zero_windows; /* times that the window was said to be zero from then on */
+	__u8 window; /* WINDOW_… */
+	__u8 ended; /* TCP_FIN, TCP_RST: this side was the first to send one */
 };
 
 /*
@@ -72,9 +85,12 @@ struct flow_value {
 	__u64 bytes_acked;
 	__u32 srtt_us8; /* microseconds × 8, as the kernel keeps it */
 	__u32 min_rtt_us;
-	__u64 spare_tx;
 	struct flow_side rx;
-	__u64 spare_rx[3];
+	/* Microseconds of no known beginning; 0: none was seen in this epoch. */
+	__u32 syn;
+	__u32 syn_ack;
+	__u32 retransmits_before; /* of the socket, at the first packet sent */
+	__u32 spare;
 };
 _Static_assert(sizeof(struct flow_value) == 160, "the Go side reads these bytes");
 
@@ -258,6 +274,7 @@ static __always_inline int observe(struct __sk_buff *skb, const enum direction d
 	struct flow_value *v;
 	struct size s = {};
 	__u32 zero = 0, place;
+	__u8 flags;
 	void *table;
 
 	if (link_header == LINK_UNKNOWN || unlikely(!parse_plain(skb, &key, &plain, dir == EGRESS)))
@@ -279,10 +296,13 @@ static __always_inline int observe(struct __sk_buff *skb, const enum direction d
 	v = bpf_map_lookup_elem(table, &key);
 	if (unlikely(!v) || (dir == EGRESS && unlikely(!v->sender)))
 		goto rare;
-	measure(skb, plain.headers, 0, &s);
 	side = dir == EGRESS ? &v->tx : &v->rx;
+	flags = plain.tcp_flags & ~v->flags[dir];
+	if (unlikely(flags & TCP_LIFE || plain.shut != (side->window & WINDOW_SHUT)))
+		goto rare;
+	measure(skb, plain.headers, 0, &s);
 	add_packet(side, &s);
-	if (unlikely(plain.tcp_flags & ~v->flags[dir]))
+	if (unlikely(flags))
 		add_flags(v, dir, plain.tcp_flags);
 	if (dir == EGRESS && plain.protocol == IPPROTO_TCP)
 		read_health(skb, v);

@@ -8,6 +8,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/btf"
 )
 
 const (
@@ -73,6 +74,9 @@ func (k *kernelSide) load(entries int) error {
 		}
 	}
 	shared := spec.Copy()
+	if err := shared.Variables[kernelVarOutOfOrderAt].Set(outOfOrderAt()); err != nil {
+		return fmt.Errorf("set %s: %w", kernelVarOutOfOrderAt, err)
+	}
 	if err := shared.LoadAndAssign(&k.programs, k.options()); err != nil {
 		return fmt.Errorf("load programs: %w", err)
 	}
@@ -94,6 +98,26 @@ func (k *kernelSide) load(entries int) error {
 	}
 	k.spec = spec
 	return nil
+}
+
+// outOfOrderAt is where this kernel's sockets count segments that came out of
+// order: the one word of a socket's health that no call gives. 0 where the kernel
+// does not describe its types; then it is not known.
+func outOfOrderAt() uint32 {
+	spec, err := btf.LoadKernelSpec()
+	if err != nil {
+		return 0
+	}
+	var sock *btf.Struct
+	if spec.TypeByName("tcp_sock", &sock) != nil {
+		return 0
+	}
+	for _, m := range sock.Members {
+		if size, _ := btf.Sizeof(m.Type); m.Name == "rcv_ooopack" && size == 4 && m.BitfieldSize == 0 {
+			return m.Offset.Bytes()
+		}
+	}
+	return 0
 }
 
 func (k *kernelSide) options() *ebpf.CollectionOptions {

@@ -54,11 +54,14 @@ type kernelFlowValue struct {
 		Last        uint32
 		Retransmits uint32
 		Seen        [8]uint8
+		OutOfOrder  uint32
+		ZeroWindows uint16
+		Window      uint8
+		Ended       uint8
 	}
 	BytesAcked uint64
 	SrttUs8    uint32
 	MinRttUs   uint32
-	SpareTx    uint64
 	Rx         struct {
 		_           structs.HostLayout
 		Bytes       uint64
@@ -67,8 +70,15 @@ type kernelFlowValue struct {
 		Last        uint32
 		Retransmits uint32
 		Seen        [8]uint8
+		OutOfOrder  uint32
+		ZeroWindows uint16
+		Window      uint8
+		Ended       uint8
 	}
-	SpareRx [3]uint64
+	Syn               uint32
+	SynAck            uint32
+	RetransmitsBefore uint32
+	Spare             uint32
 }
 
 type kernelRestKey struct {
@@ -109,6 +119,7 @@ const (
 	kernelVarForwards         = "forwards"
 	kernelVarLinkHeader       = "link_header"
 	kernelVarNetns            = "netns"
+	kernelVarOutOfOrderAt     = "out_of_order_at"
 )
 
 // loadKernel returns the embedded CollectionSpec for kernel.
@@ -178,9 +189,10 @@ type kernelMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type kernelVariableSpecs struct {
-	Forwards   *ebpf.VariableSpec `ebpf:"forwards"`
-	LinkHeader *ebpf.VariableSpec `ebpf:"link_header"`
-	Netns      *ebpf.VariableSpec `ebpf:"netns"`
+	Forwards     *ebpf.VariableSpec `ebpf:"forwards"`
+	LinkHeader   *ebpf.VariableSpec `ebpf:"link_header"`
+	Netns        *ebpf.VariableSpec `ebpf:"netns"`
+	OutOfOrderAt *ebpf.VariableSpec `ebpf:"out_of_order_at"`
 }
 
 // kernelObjects contains all objects after they have been loaded into the kernel.
@@ -230,9 +242,10 @@ func (m *kernelMaps) Close() error {
 //
 // It can be passed to loadKernelObjects or ebpf.CollectionSpec.LoadAndAssign.
 type kernelVariables struct {
-	Forwards   *ebpf.Variable `ebpf:"forwards"`
-	LinkHeader *ebpf.Variable `ebpf:"link_header"`
-	Netns      *ebpf.Variable `ebpf:"netns"`
+	Forwards     *ebpf.Variable `ebpf:"forwards"`
+	LinkHeader   *ebpf.Variable `ebpf:"link_header"`
+	Netns        *ebpf.Variable `ebpf:"netns"`
+	OutOfOrderAt *ebpf.Variable `ebpf:"out_of_order_at"`
 }
 
 // kernelPrograms contains all programs after they have been loaded into the kernel.

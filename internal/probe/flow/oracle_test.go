@@ -115,7 +115,7 @@ func (r *reading) readTransport(b []byte, off int) {
 	if r.kind == event.ConnFragment {
 		return
 	}
-	need := map[uint8]int{6: 14, 17: 8, 132: 8, 1: 8, 58: 8}[r.protocol]
+	need := map[uint8]int{6: 16, 17: 8, 132: 8, 1: 8, 58: 8}[r.protocol]
 	if need == 0 {
 		return
 	}

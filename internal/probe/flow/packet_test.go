@@ -145,10 +145,10 @@ func TestTruncated(t *testing.T) {
 		frame []byte
 		parts []part
 	}{
-		{"IPv4 TCP", Packet(Ether{}, tag, v4, tcp, Zeros(4)), []part{{18, classNotIP}, {38, classBadIP}, {52, classBadTransport}}},
+		{"IPv4 TCP", Packet(Ether{}, tag, v4, tcp, Zeros(4)), []part{{18, classNotIP}, {38, classBadIP}, {54, classBadTransport}}},
 		{"IPv4 UDP", Packet(Ether{}, tag, v4, udp, Zeros(4)), []part{{18, classNotIP}, {38, classBadIP}, {46, classBadTransport}}},
 		{"IPv4 ICMP", Packet(Ether{}, tag, v4, ICMP{Type: 8}, Zeros(4)), []part{{18, classNotIP}, {38, classBadIP}, {46, classBadTransport}}},
-		{"IPv6 TCP", Packet(Ether{}, tag, v6, tcp, Zeros(4)), []part{{18, classNotIP}, {58, classBadIP}, {72, classBadTransport}}},
+		{"IPv6 TCP", Packet(Ether{}, tag, v6, tcp, Zeros(4)), []part{{18, classNotIP}, {58, classBadIP}, {74, classBadTransport}}},
 		{"IPv6 chain", Packet(Ether{}, tag, v6, Extension{}, Fragment6{}, udp), []part{{18, classNotIP}, {58, classBadIP}, {62, classBadExtension}, {70, classBadExtension}, {82, classBadTransport}}},
 		{"two tags", Packet(Ether{}, tag, tag, v4, udp), []part{{22, classNotIP}, {42, classBadIP}, {50, classBadTransport}}},
 		{"IPv4 GRE", Packet(Ether{}, tag, v4, Data{Number: 47, Bytes: make([]byte, 9)}), []part{{18, classNotIP}, {38, classBadIP}}},

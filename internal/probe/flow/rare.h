@@ -125,6 +125,57 @@ static __noinline int blame_quoted(struct __sk_buff *skb, void *table, struct pa
 	return 0;
 }
 
+/* What is read of the socket once an epoch, and as the connection ends. */
+static __always_inline void read_rare_health(struct __sk_buff *skb, struct flow_value *v)
+{
+	bool first = !v->has_health;
+	struct bpf_sock *sk = skb->sk;
+	void *tp;
+
+	read_health(skb, v);
+	if (first)
+		v->retransmits_before = v->tx.retransmits;
+	if (!out_of_order_at || !sk)
+		return;
+	tp = bpf_skc_to_tcp_sock(sk);
+	if (tp)
+		v->tx.out_of_order = *(__u32 *)(tp + out_of_order_at);
+}
+
+/* Not 0, which is none. */
+static __always_inline __u32 microseconds(void)
+{
+	return bpf_ktime_get_ns() / 1000 ?: 1;
+}
+
+static __always_inline void note_beginning(struct flow_value *v, __u8 flags)
+{
+	if (!(flags & TCP_SYN))
+		return;
+	if (!(flags & TCP_ACK) && !v->syn)
+		v->syn = microseconds();
+	if (flags & TCP_ACK && !v->syn_ack)
+		v->syn_ack = microseconds();
+}
+
+/* The window of one side, and how it ended; fresh are the flags that neither
+ * side is known to have sent. */
+static __always_inline void note_side(struct flow_side *side, __u8 fresh, __u8 flags, bool shut)
+{
+	bool was = side->window & WINDOW_SHUT;
+
+	side->ended |= fresh & (TCP_FIN | TCP_RST);
+	if (shut == was || flags & (TCP_SYN | TCP_RST))
+		return;
+	if (!shut) {
+		side->window &= ~WINDOW_SHUT;
+		return;
+	}
+	side->window |= side->packets ? WINDOW_SHUT : WINDOW_SHUT | WINDOW_BEGAN_SHUT;
+	if (side->zero_windows < 0xffff)
+		side->zero_windows++;
+}
+
 /* The first packet that is sent tells whose the connection is: its socket is
  * still attached. */
 static __noinline int read_sender(struct __sk_buff *skb, struct flow_value *v, struct flow_key *key)
@@ -137,7 +188,7 @@ static __noinline int read_sender(struct __sk_buff *skb, struct flow_value *v, s
 	return 0;
 }
 
-#define TCP_SYN_ACK 0x12
+#define TCP_SYN_ACK (TCP_SYN | TCP_ACK)
 
 struct first {
 	struct flow_key *key;
@@ -145,6 +196,7 @@ struct first {
 	__u32 hidden;
 	__u8 flags;
 	__u8 egress;
+	bool shut;
 };
 
 /* The first packet of a connection in an epoch: the record is made with it
@@ -157,6 +209,8 @@ static __noinline int insert(struct __sk_buff *skb, void *table, struct first *f
 
 	if ((f->flags & TCP_SYN_ACK) == TCP_SYN_ACK)
 		v.first_was |= FIRST_ANSWERS;
+	note_beginning(&v, f->flags);
+	note_side(side, f->flags, f->flags, f->shut);
 	measure(skb, f->headers, f->hidden, &s);
 	side->bytes = s.bytes;
 	side->packets = s.packets;
@@ -168,7 +222,7 @@ static __noinline int insert(struct __sk_buff *skb, void *table, struct first *f
 		add_flags(&v, EGRESS, f->flags);
 		read_sender(skb, &v, f->key);
 		if (f->key->protocol == IPPROTO_TCP)
-			read_health(skb, &v);
+			read_rare_health(skb, &v);
 	} else {
 		add_flags(&v, INGRESS, f->flags);
 	}
@@ -216,6 +270,7 @@ static __always_inline int observe_rare(struct __sk_buff *skb, const enum direct
 			.hidden = hidden(&p),
 			.flags = p.tcp_flags,
 			.egress = dir == EGRESS,
+			.shut = p.shut,
 		};
 
 		mark_moved();
@@ -226,6 +281,9 @@ static __always_inline int observe_rare(struct __sk_buff *skb, const enum direct
 		if (!v)
 			goto rest;
 	}
+	note_beginning(v, p.tcp_flags);
+	note_side(dir == EGRESS ? &v->tx : &v->rx, p.tcp_flags & ~v->flags[EGRESS] & ~v->flags[INGRESS],
+		  p.tcp_flags, p.shut);
 	measure(skb, p.payload, hidden(&p), &s);
 	add_packet(dir == EGRESS ? &v->tx : &v->rx, &s);
 	if (p.tcp_flags & ~v->flags[dir])
@@ -233,7 +291,7 @@ static __always_inline int observe_rare(struct __sk_buff *skb, const enum direct
 	if (dir == EGRESS && !v->sender)
 		read_sender(skb, v, &p.key);
 	if (dir == EGRESS && p.key.protocol == IPPROTO_TCP)
-		read_health(skb, v);
+		read_rare_health(skb, v);
 counted:
 	if (p.icmp_error)
 		blame_quoted(skb, table, &p, dir == EGRESS);

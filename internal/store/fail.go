@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package store
+
+import "github.com/orb8/orb8/internal/event"
+
+// Fail ends the connections whose connects have failed, as the kernel tells, and
+// tells what happened to each, and whether its ends must be looked up. Packets of
+// before must have been applied. One that never sent a packet is a connection,
+// too, without traffic.
+func (s *Flows) Fail(failed []event.FailedConnect, tell func(f *event.Flow, h Happened, identify bool)) {
+	var missing map[uint64]*event.FailedConnect
+	for i := range failed {
+		x := &failed[i]
+		if f := s.Get(x.Conn); f != nil {
+			s.fail(f, x, tell)
+			continue
+		}
+		// Where the host translates it, the tap has another tuple than the socket.
+		if missing == nil {
+			missing = map[uint64]*event.FailedConnect{}
+		}
+		if x.Cookie == 0 || missing[x.Cookie] != nil {
+			s.failUnseen(x, tell)
+			continue
+		}
+		missing[x.Cookie] = x
+	}
+	if len(missing) == 0 {
+		return
+	}
+	s.Each(func(f *event.Flow) {
+		if x := missing[f.Cookie]; x != nil && f.Conn.Protocol == event.TCP && f.Conn.Netns == x.Conn.Netns {
+			delete(missing, f.Cookie)
+			s.fail(f, x, tell)
+		}
+	})
+	for _, x := range missing {
+		s.failUnseen(x, tell)
+	}
+}
+
+// fail ends a connection, unless its packets have told of its end already.
+func (s *Flows) fail(f *event.Flow, x *event.FailedConnect, tell func(*event.Flow, Happened, bool)) {
+	h := &f.Health
+	switch {
+	// What came after the process had given up, or while it did.
+	case f.State == event.StateReset && h.Failure == event.FailureReset:
+		h.Failure = x.Failure
+		return
+	// Another connection of that tuple, or one that has ended.
+	case f.State != event.StateSynSent && f.State != event.StateNone:
+		return
+	}
+	f.Last, f.Epoch = max(f.Last, x.Time), s.epoch
+	h.Retransmits = max(h.Retransmits, x.Retransmits)
+	h.Failure = x.Failure
+	switch x.Failure {
+	case event.FailureRefused:
+		f.State = event.StateRefused
+	case event.FailureReset:
+		f.State = event.StateReset
+	default:
+		f.State = event.StateFailed
+	}
+	var happened Happened
+	happened.end(f.State)
+	tell(f, happened, f.Local == nil)
+}
+
+// failUnseen makes a connection of a connect that no packet was seen of.
+func (s *Flows) failUnseen(x *event.FailedConnect, tell func(*event.Flow, Happened, bool)) {
+	if _, carried := s.index[x.Conn]; carried {
+		return
+	}
+	f := s.insert(&event.Delta{Conn: x.Conn, First: x.Time, Last: x.Time})
+	if f == nil {
+		s.evicted++
+		return
+	}
+	f.OpenedBy = event.OpenerLocal
+	f.Cookie, f.Cgroup = x.Cookie, x.Cgroup
+	s.fail(f, x, tell)
+}
+
+// patience is how much longer than others a connection is remembered while it
+// moves nothing: TCP waits twice as long each time before it asks again.
+func patience(f *event.Flow) int64 {
+	if f.State != event.StateSynSent {
+		return 0
+	}
+	return f.Last - f.First
+}
