@@ -24,13 +24,18 @@ const (
 
 type CaptureRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// As in FlowsRequest; evaluated in the kernel, so what a packet does not tell
-	// by itself is resolved to namespaces and addresses when the capture begins
-	// and whenever those change.
+	// As in FlowsRequest, but about packets, in the kernel. The source (src_ports,
+	// src_ips, from) is who sent the packet, and "egress" is what a namespace
+	// sends. Pods are found by the network namespaces of those on this node, whose
+	// interfaces are captured at: namespaces, pods, workloads and labels are all of
+	// one pod, and its own namespace it must have. Of from and to the addresses
+	// of pods elsewhere count, too, as they are when an interface is first captured
+	// at. Services are refused.
 	Include *Filter `protobuf:"bytes,1,opt,name=include,proto3" json:"include,omitempty"`
 	Exclude *Filter `protobuf:"bytes,2,opt,name=exclude,proto3" json:"exclude,omitempty"`
-	// Ends by itself after this time, so many packets, so many bytes. Each has a
-	// default and a maximum, which the agent's answer tells.
+	// Ends by itself after this time, so many packets, so many bytes of them. Each
+	// has a default, which 0 means, and a maximum; the first message tells what is
+	// in force.
 	DurationNs int64  `protobuf:"varint,3,opt,name=duration_ns,json=durationNs,proto3" json:"duration_ns,omitempty"`
 	Packets    uint64 `protobuf:"varint,4,opt,name=packets,proto3" json:"packets,omitempty"`
 	Bytes      uint64 `protobuf:"varint,5,opt,name=bytes,proto3" json:"bytes,omitempty"`
@@ -121,6 +126,8 @@ type CaptureResponse struct {
 	//	*CaptureResponse_Node
 	//	*CaptureResponse_Loss
 	//	*CaptureResponse_Summary
+	//	*CaptureResponse_Bounds
+	//	*CaptureResponse_Note
 	Message       isCaptureResponse_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -208,6 +215,24 @@ func (x *CaptureResponse) GetSummary() *CaptureSummary {
 	return nil
 }
 
+func (x *CaptureResponse) GetBounds() *CaptureBounds {
+	if x != nil {
+		if x, ok := x.Message.(*CaptureResponse_Bounds); ok {
+			return x.Bounds
+		}
+	}
+	return nil
+}
+
+func (x *CaptureResponse) GetNote() *CaptureNote {
+	if x != nil {
+		if x, ok := x.Message.(*CaptureResponse_Note); ok {
+			return x.Note
+		}
+	}
+	return nil
+}
+
 type isCaptureResponse_Message interface {
 	isCaptureResponse_Message()
 }
@@ -232,6 +257,14 @@ type CaptureResponse_Summary struct {
 	Summary *CaptureSummary `protobuf:"bytes,5,opt,name=summary,proto3,oneof"`
 }
 
+type CaptureResponse_Bounds struct {
+	Bounds *CaptureBounds `protobuf:"bytes,6,opt,name=bounds,proto3,oneof"`
+}
+
+type CaptureResponse_Note struct {
+	Note *CaptureNote `protobuf:"bytes,7,opt,name=note,proto3,oneof"`
+}
+
 func (*CaptureResponse_Interface) isCaptureResponse_Message() {}
 
 func (*CaptureResponse_Packets) isCaptureResponse_Message() {}
@@ -241,6 +274,141 @@ func (*CaptureResponse_Node) isCaptureResponse_Message() {}
 func (*CaptureResponse_Loss) isCaptureResponse_Message() {}
 
 func (*CaptureResponse_Summary) isCaptureResponse_Message() {}
+
+func (*CaptureResponse_Bounds) isCaptureResponse_Message() {}
+
+func (*CaptureResponse_Note) isCaptureResponse_Message() {}
+
+// CaptureBounds comes first: the node captures from now on, at the most so much.
+type CaptureBounds struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	DurationNs    int64                  `protobuf:"varint,2,opt,name=duration_ns,json=durationNs,proto3" json:"duration_ns,omitempty"`
+	Packets       uint64                 `protobuf:"varint,3,opt,name=packets,proto3" json:"packets,omitempty"`
+	Bytes         uint64                 `protobuf:"varint,4,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	Snaplen       uint32                 `protobuf:"varint,5,opt,name=snaplen,proto3" json:"snaplen,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CaptureBounds) Reset() {
+	*x = CaptureBounds{}
+	mi := &file_orb8_v1_capture_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CaptureBounds) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CaptureBounds) ProtoMessage() {}
+
+func (x *CaptureBounds) ProtoReflect() protoreflect.Message {
+	mi := &file_orb8_v1_capture_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CaptureBounds.ProtoReflect.Descriptor instead.
+func (*CaptureBounds) Descriptor() ([]byte, []int) {
+	return file_orb8_v1_capture_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *CaptureBounds) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *CaptureBounds) GetDurationNs() int64 {
+	if x != nil {
+		return x.DurationNs
+	}
+	return 0
+}
+
+func (x *CaptureBounds) GetPackets() uint64 {
+	if x != nil {
+		return x.Packets
+	}
+	return 0
+}
+
+func (x *CaptureBounds) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *CaptureBounds) GetSnaplen() uint32 {
+	if x != nil {
+		return x.Snaplen
+	}
+	return 0
+}
+
+// CaptureNote is something to know about a capture as it runs: a pod that cannot
+// be captured, an interface that is gone.
+type CaptureNote struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Text          string                 `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CaptureNote) Reset() {
+	*x = CaptureNote{}
+	mi := &file_orb8_v1_capture_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CaptureNote) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CaptureNote) ProtoMessage() {}
+
+func (x *CaptureNote) ProtoReflect() protoreflect.Message {
+	mi := &file_orb8_v1_capture_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CaptureNote.ProtoReflect.Descriptor instead.
+func (*CaptureNote) Descriptor() ([]byte, []int) {
+	return file_orb8_v1_capture_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *CaptureNote) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *CaptureNote) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
 
 // CaptureInterface comes before the first packet of its number.
 type CaptureInterface struct {
@@ -260,7 +428,7 @@ type CaptureInterface struct {
 
 func (x *CaptureInterface) Reset() {
 	*x = CaptureInterface{}
-	mi := &file_orb8_v1_capture_proto_msgTypes[2]
+	mi := &file_orb8_v1_capture_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -272,7 +440,7 @@ func (x *CaptureInterface) String() string {
 func (*CaptureInterface) ProtoMessage() {}
 
 func (x *CaptureInterface) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_capture_proto_msgTypes[2]
+	mi := &file_orb8_v1_capture_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -285,7 +453,7 @@ func (x *CaptureInterface) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CaptureInterface.ProtoReflect.Descriptor instead.
 func (*CaptureInterface) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_capture_proto_rawDescGZIP(), []int{2}
+	return file_orb8_v1_capture_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *CaptureInterface) GetNumber() uint32 {
@@ -340,7 +508,7 @@ type CapturePackets struct {
 
 func (x *CapturePackets) Reset() {
 	*x = CapturePackets{}
-	mi := &file_orb8_v1_capture_proto_msgTypes[3]
+	mi := &file_orb8_v1_capture_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -352,7 +520,7 @@ func (x *CapturePackets) String() string {
 func (*CapturePackets) ProtoMessage() {}
 
 func (x *CapturePackets) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_capture_proto_msgTypes[3]
+	mi := &file_orb8_v1_capture_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -365,7 +533,7 @@ func (x *CapturePackets) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CapturePackets.ProtoReflect.Descriptor instead.
 func (*CapturePackets) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_capture_proto_rawDescGZIP(), []int{3}
+	return file_orb8_v1_capture_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *CapturePackets) GetNode() string {
@@ -399,7 +567,7 @@ type CapturedPacket struct {
 
 func (x *CapturedPacket) Reset() {
 	*x = CapturedPacket{}
-	mi := &file_orb8_v1_capture_proto_msgTypes[4]
+	mi := &file_orb8_v1_capture_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -411,7 +579,7 @@ func (x *CapturedPacket) String() string {
 func (*CapturedPacket) ProtoMessage() {}
 
 func (x *CapturedPacket) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_capture_proto_msgTypes[4]
+	mi := &file_orb8_v1_capture_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -424,7 +592,7 @@ func (x *CapturedPacket) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CapturedPacket.ProtoReflect.Descriptor instead.
 func (*CapturedPacket) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_capture_proto_rawDescGZIP(), []int{4}
+	return file_orb8_v1_capture_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *CapturedPacket) GetInterface() uint32 {
@@ -465,7 +633,8 @@ func (x *CapturedPacket) GetData() []byte {
 // CaptureSummary ends a capture.
 type CaptureSummary struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// "duration", "packets", "bytes", or why it ended early.
+	// "duration", "packets", "bytes", "no match" (nothing on the node is what was
+	// asked for), "gone" (what was captured at is).
 	EndedBy       string           `protobuf:"bytes,1,opt,name=ended_by,json=endedBy,proto3" json:"ended_by,omitempty"`
 	Amounts       []*CaptureAmount `protobuf:"bytes,2,rep,name=amounts,proto3" json:"amounts,omitempty"`
 	Nodes         []*NodeState     `protobuf:"bytes,3,rep,name=nodes,proto3" json:"nodes,omitempty"`
@@ -476,7 +645,7 @@ type CaptureSummary struct {
 
 func (x *CaptureSummary) Reset() {
 	*x = CaptureSummary{}
-	mi := &file_orb8_v1_capture_proto_msgTypes[5]
+	mi := &file_orb8_v1_capture_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -488,7 +657,7 @@ func (x *CaptureSummary) String() string {
 func (*CaptureSummary) ProtoMessage() {}
 
 func (x *CaptureSummary) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_capture_proto_msgTypes[5]
+	mi := &file_orb8_v1_capture_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -501,7 +670,7 @@ func (x *CaptureSummary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CaptureSummary.ProtoReflect.Descriptor instead.
 func (*CaptureSummary) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_capture_proto_rawDescGZIP(), []int{5}
+	return file_orb8_v1_capture_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *CaptureSummary) GetEndedBy() string {
@@ -532,22 +701,24 @@ func (x *CaptureSummary) GetLosses() []*Loss {
 	return nil
 }
 
-// CaptureAmount is what one node did.
+// CaptureAmount is what was done at one interface.
 type CaptureAmount struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Node  string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
 	// Matched the filter, and of those: sent to the reader, and found no room on
-	// the way there.
-	Matched       uint64 `protobuf:"varint,2,opt,name=matched,proto3" json:"matched,omitempty"`
-	Sent          uint64 `protobuf:"varint,3,opt,name=sent,proto3" json:"sent,omitempty"`
-	Dropped       uint64 `protobuf:"varint,4,opt,name=dropped,proto3" json:"dropped,omitempty"`
+	// the way there. The rest came after the last that was wanted.
+	Matched uint64 `protobuf:"varint,2,opt,name=matched,proto3" json:"matched,omitempty"`
+	Sent    uint64 `protobuf:"varint,3,opt,name=sent,proto3" json:"sent,omitempty"`
+	Dropped uint64 `protobuf:"varint,4,opt,name=dropped,proto3" json:"dropped,omitempty"`
+	// Of the CaptureInterface.
+	Interface     uint32 `protobuf:"varint,5,opt,name=interface,proto3" json:"interface,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CaptureAmount) Reset() {
 	*x = CaptureAmount{}
-	mi := &file_orb8_v1_capture_proto_msgTypes[6]
+	mi := &file_orb8_v1_capture_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -559,7 +730,7 @@ func (x *CaptureAmount) String() string {
 func (*CaptureAmount) ProtoMessage() {}
 
 func (x *CaptureAmount) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_capture_proto_msgTypes[6]
+	mi := &file_orb8_v1_capture_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -572,7 +743,7 @@ func (x *CaptureAmount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CaptureAmount.ProtoReflect.Descriptor instead.
 func (*CaptureAmount) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_capture_proto_rawDescGZIP(), []int{6}
+	return file_orb8_v1_capture_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *CaptureAmount) GetNode() string {
@@ -603,6 +774,13 @@ func (x *CaptureAmount) GetDropped() uint64 {
 	return 0
 }
 
+func (x *CaptureAmount) GetInterface() uint32 {
+	if x != nil {
+		return x.Interface
+	}
+	return 0
+}
+
 var File_orb8_v1_capture_proto protoreflect.FileDescriptor
 
 const file_orb8_v1_capture_proto_rawDesc = "" +
@@ -615,14 +793,26 @@ const file_orb8_v1_capture_proto_rawDesc = "" +
 	"durationNs\x12\x18\n" +
 	"\apackets\x18\x04 \x01(\x04R\apackets\x12\x14\n" +
 	"\x05bytes\x18\x05 \x01(\x04R\x05bytes\x12\x18\n" +
-	"\asnaplen\x18\x06 \x01(\rR\asnaplen\"\x90\x02\n" +
+	"\asnaplen\x18\x06 \x01(\rR\asnaplen\"\xee\x02\n" +
 	"\x0fCaptureResponse\x129\n" +
 	"\tinterface\x18\x01 \x01(\v2\x19.orb8.v1.CaptureInterfaceH\x00R\tinterface\x123\n" +
 	"\apackets\x18\x02 \x01(\v2\x17.orb8.v1.CapturePacketsH\x00R\apackets\x12(\n" +
 	"\x04node\x18\x03 \x01(\v2\x12.orb8.v1.NodeStateH\x00R\x04node\x12#\n" +
 	"\x04loss\x18\x04 \x01(\v2\r.orb8.v1.LossH\x00R\x04loss\x123\n" +
-	"\asummary\x18\x05 \x01(\v2\x17.orb8.v1.CaptureSummaryH\x00R\asummaryB\t\n" +
-	"\amessage\"\xb9\x01\n" +
+	"\asummary\x18\x05 \x01(\v2\x17.orb8.v1.CaptureSummaryH\x00R\asummary\x120\n" +
+	"\x06bounds\x18\x06 \x01(\v2\x16.orb8.v1.CaptureBoundsH\x00R\x06bounds\x12*\n" +
+	"\x04note\x18\a \x01(\v2\x14.orb8.v1.CaptureNoteH\x00R\x04noteB\t\n" +
+	"\amessage\"\x8e\x01\n" +
+	"\rCaptureBounds\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x1f\n" +
+	"\vduration_ns\x18\x02 \x01(\x03R\n" +
+	"durationNs\x12\x18\n" +
+	"\apackets\x18\x03 \x01(\x04R\apackets\x12\x14\n" +
+	"\x05bytes\x18\x04 \x01(\x04R\x05bytes\x12\x18\n" +
+	"\asnaplen\x18\x05 \x01(\rR\asnaplen\"5\n" +
+	"\vCaptureNote\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x12\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text\"\xb9\x01\n" +
 	"\x10CaptureInterface\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\rR\x06number\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12\x1e\n" +
@@ -643,12 +833,13 @@ const file_orb8_v1_capture_proto_rawDesc = "" +
 	"\bended_by\x18\x01 \x01(\tR\aendedBy\x120\n" +
 	"\aamounts\x18\x02 \x03(\v2\x16.orb8.v1.CaptureAmountR\aamounts\x12(\n" +
 	"\x05nodes\x18\x03 \x03(\v2\x12.orb8.v1.NodeStateR\x05nodes\x12%\n" +
-	"\x06losses\x18\x04 \x03(\v2\r.orb8.v1.LossR\x06losses\"k\n" +
+	"\x06losses\x18\x04 \x03(\v2\r.orb8.v1.LossR\x06losses\"\x89\x01\n" +
 	"\rCaptureAmount\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x18\n" +
 	"\amatched\x18\x02 \x01(\x04R\amatched\x12\x12\n" +
 	"\x04sent\x18\x03 \x01(\x04R\x04sent\x12\x18\n" +
-	"\adropped\x18\x04 \x01(\x04R\adroppedB)Z'github.com/orb8/orb8/api/orb8/v1;orb8v1b\x06proto3"
+	"\adropped\x18\x04 \x01(\x04R\adropped\x12\x1c\n" +
+	"\tinterface\x18\x05 \x01(\rR\tinterfaceB)Z'github.com/orb8/orb8/api/orb8/v1;orb8v1b\x06proto3"
 
 var (
 	file_orb8_v1_capture_proto_rawDescOnce sync.Once
@@ -662,40 +853,44 @@ func file_orb8_v1_capture_proto_rawDescGZIP() []byte {
 	return file_orb8_v1_capture_proto_rawDescData
 }
 
-var file_orb8_v1_capture_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_orb8_v1_capture_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_orb8_v1_capture_proto_goTypes = []any{
 	(*CaptureRequest)(nil),   // 0: orb8.v1.CaptureRequest
 	(*CaptureResponse)(nil),  // 1: orb8.v1.CaptureResponse
-	(*CaptureInterface)(nil), // 2: orb8.v1.CaptureInterface
-	(*CapturePackets)(nil),   // 3: orb8.v1.CapturePackets
-	(*CapturedPacket)(nil),   // 4: orb8.v1.CapturedPacket
-	(*CaptureSummary)(nil),   // 5: orb8.v1.CaptureSummary
-	(*CaptureAmount)(nil),    // 6: orb8.v1.CaptureAmount
-	(*Filter)(nil),           // 7: orb8.v1.Filter
-	(*NodeState)(nil),        // 8: orb8.v1.NodeState
-	(*Loss)(nil),             // 9: orb8.v1.Loss
-	(*Tap)(nil),              // 10: orb8.v1.Tap
-	(*End)(nil),              // 11: orb8.v1.End
+	(*CaptureBounds)(nil),    // 2: orb8.v1.CaptureBounds
+	(*CaptureNote)(nil),      // 3: orb8.v1.CaptureNote
+	(*CaptureInterface)(nil), // 4: orb8.v1.CaptureInterface
+	(*CapturePackets)(nil),   // 5: orb8.v1.CapturePackets
+	(*CapturedPacket)(nil),   // 6: orb8.v1.CapturedPacket
+	(*CaptureSummary)(nil),   // 7: orb8.v1.CaptureSummary
+	(*CaptureAmount)(nil),    // 8: orb8.v1.CaptureAmount
+	(*Filter)(nil),           // 9: orb8.v1.Filter
+	(*NodeState)(nil),        // 10: orb8.v1.NodeState
+	(*Loss)(nil),             // 11: orb8.v1.Loss
+	(*Tap)(nil),              // 12: orb8.v1.Tap
+	(*End)(nil),              // 13: orb8.v1.End
 }
 var file_orb8_v1_capture_proto_depIdxs = []int32{
-	7,  // 0: orb8.v1.CaptureRequest.include:type_name -> orb8.v1.Filter
-	7,  // 1: orb8.v1.CaptureRequest.exclude:type_name -> orb8.v1.Filter
-	2,  // 2: orb8.v1.CaptureResponse.interface:type_name -> orb8.v1.CaptureInterface
-	3,  // 3: orb8.v1.CaptureResponse.packets:type_name -> orb8.v1.CapturePackets
-	8,  // 4: orb8.v1.CaptureResponse.node:type_name -> orb8.v1.NodeState
-	9,  // 5: orb8.v1.CaptureResponse.loss:type_name -> orb8.v1.Loss
-	5,  // 6: orb8.v1.CaptureResponse.summary:type_name -> orb8.v1.CaptureSummary
-	10, // 7: orb8.v1.CaptureInterface.tap:type_name -> orb8.v1.Tap
-	11, // 8: orb8.v1.CaptureInterface.owner:type_name -> orb8.v1.End
-	4,  // 9: orb8.v1.CapturePackets.packets:type_name -> orb8.v1.CapturedPacket
-	6,  // 10: orb8.v1.CaptureSummary.amounts:type_name -> orb8.v1.CaptureAmount
-	8,  // 11: orb8.v1.CaptureSummary.nodes:type_name -> orb8.v1.NodeState
-	9,  // 12: orb8.v1.CaptureSummary.losses:type_name -> orb8.v1.Loss
-	13, // [13:13] is the sub-list for method output_type
-	13, // [13:13] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	9,  // 0: orb8.v1.CaptureRequest.include:type_name -> orb8.v1.Filter
+	9,  // 1: orb8.v1.CaptureRequest.exclude:type_name -> orb8.v1.Filter
+	4,  // 2: orb8.v1.CaptureResponse.interface:type_name -> orb8.v1.CaptureInterface
+	5,  // 3: orb8.v1.CaptureResponse.packets:type_name -> orb8.v1.CapturePackets
+	10, // 4: orb8.v1.CaptureResponse.node:type_name -> orb8.v1.NodeState
+	11, // 5: orb8.v1.CaptureResponse.loss:type_name -> orb8.v1.Loss
+	7,  // 6: orb8.v1.CaptureResponse.summary:type_name -> orb8.v1.CaptureSummary
+	2,  // 7: orb8.v1.CaptureResponse.bounds:type_name -> orb8.v1.CaptureBounds
+	3,  // 8: orb8.v1.CaptureResponse.note:type_name -> orb8.v1.CaptureNote
+	12, // 9: orb8.v1.CaptureInterface.tap:type_name -> orb8.v1.Tap
+	13, // 10: orb8.v1.CaptureInterface.owner:type_name -> orb8.v1.End
+	6,  // 11: orb8.v1.CapturePackets.packets:type_name -> orb8.v1.CapturedPacket
+	8,  // 12: orb8.v1.CaptureSummary.amounts:type_name -> orb8.v1.CaptureAmount
+	10, // 13: orb8.v1.CaptureSummary.nodes:type_name -> orb8.v1.NodeState
+	11, // 14: orb8.v1.CaptureSummary.losses:type_name -> orb8.v1.Loss
+	15, // [15:15] is the sub-list for method output_type
+	15, // [15:15] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_orb8_v1_capture_proto_init() }
@@ -710,6 +905,8 @@ func file_orb8_v1_capture_proto_init() {
 		(*CaptureResponse_Node)(nil),
 		(*CaptureResponse_Loss)(nil),
 		(*CaptureResponse_Summary)(nil),
+		(*CaptureResponse_Bounds)(nil),
+		(*CaptureResponse_Note)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -717,7 +914,7 @@ func file_orb8_v1_capture_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_orb8_v1_capture_proto_rawDesc), len(file_orb8_v1_capture_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   7,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
