@@ -10,7 +10,8 @@ type Health struct {
 	// Segments retransmitted in the socket's life, and of them those of before the
 	// first packet sent that was seen.
 	Retransmits, RetransmitsBefore uint32
-	// Segments that came before one they follow, in the socket's life.
+	// Segments that came before one they follow, in the socket's life, where the
+	// kernel tells.
 	OutOfOrder uint32
 	ICMPErrors uint32
 	BytesAcked uint64
@@ -22,6 +23,7 @@ type Health struct {
 	// Union of the TCP flags seen, as on the wire (FIN=1 … CWR=128).
 	FlagsTx, FlagsRx   uint8
 	ICMPType, ICMPCode uint8
+	TellsOrder         bool
 	// The last window that was seen of each was zero.
 	ShutTx, ShutRx bool
 	// Who sent the first FIN, and the first RST.

@@ -51,6 +51,7 @@ func (o *Observer) Flows(req *pb.FlowsRequest, out grpc.ServerStreamingServer[pb
 		return fault(err)
 	}
 	src := o.node.Source()
+	src.Now = snap.End.UnixNano()
 	for i := range snap.Flows {
 		if err := out.Send(&pb.FlowsResponse{Message: &pb.FlowsResponse_Flow{Flow: src.Flow(&snap.Flows[i])}}); err != nil {
 			return err

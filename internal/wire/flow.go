@@ -15,6 +15,9 @@ type Source struct {
 	Instance uint64
 	// What is known by name.
 	Interfaces map[event.Iface]Place
+	// The end of the answer, Unix nanoseconds: connections that are open have
+	// lasted until then. 0 is not known.
+	Now int64
 }
 
 // Place is how people know an interface.
@@ -43,6 +46,7 @@ func (s *Source) Flow(f *event.Flow) *pb.FlowRecord {
 		State:         f.State.String(),
 		Health:        health(f),
 		Fragments:     f.Conn.Kind == event.ConnFragment,
+		DurationNs:    duration(f, s.Now),
 	}
 	r.Local.Port, r.Remote.Port = ports(socket)
 	r.Local.CgroupId, r.Local.SocketCookie = f.Cgroup, f.Cookie
@@ -79,6 +83,7 @@ func (s *Source) Event(e *event.Event) *pb.Event {
 	r := s.Flow(&e.Flow)
 	r.Delta = Traffic(e.Delta)
 	r.DeltaStartNs, r.DeltaEndNs = e.DeltaStart, e.DeltaEnd
+	r.DurationNs = duration(&e.Flow, e.Time)
 	if e.Overflow > 0 {
 		r.Loss = &pb.Loss{Stage: "table_full", Count: e.Overflow, Hint: "packets of this epoch that were counted without their connection, perhaps this one"}
 	}
@@ -96,7 +101,14 @@ func Traffic(t event.Traffic) *pb.Traffic {
 }
 
 func end(ip event.IP, id *event.Identity) *pb.End {
-	e := &pb.End{Ip: ip.Addr().String()}
+	e := party(id)
+	e.Ip = ip.Addr().String()
+	return e
+}
+
+// party is an end without an address.
+func party(id *event.Identity) *pb.End {
+	e := &pb.End{}
 	if id == nil {
 		e.Class = string(event.ClassUnknown)
 		return e
@@ -115,23 +127,4 @@ func workload(w event.Workload) *pb.Workload {
 		return nil
 	}
 	return &pb.Workload{Kind: Text(w.Kind), Name: Text(w.Name)}
-}
-
-// health is absent when nothing is known.
-func health(f *event.Flow) *pb.Health {
-	h := &f.Health
-	if !f.HasSocket && h.FlagsTx|h.FlagsRx == 0 && h.ICMPErrors == 0 {
-		return nil
-	}
-	return &pb.Health{
-		RttUs:       h.RTT,
-		MinRttUs:    h.MinRTT,
-		Retransmits: uint64(h.Retransmits),
-		BytesAcked:  h.BytesAcked,
-		TcpFlagsTx:  uint32(h.FlagsTx),
-		TcpFlagsRx:  uint32(h.FlagsRx),
-		IcmpErrors:  h.ICMPErrors,
-		IcmpType:    uint32(h.ICMPType),
-		IcmpCode:    uint32(h.ICMPCode),
-	}
 }

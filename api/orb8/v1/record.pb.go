@@ -383,8 +383,9 @@ type FlowRecord struct {
 	// In events: what the epoch lost. A full table counts packets without their
 	// connection, and this one's may be among them.
 	Loss *Loss `protobuf:"bytes,21,opt,name=loss,proto3" json:"loss,omitempty"`
-	// From the first packet to the last of the handshake's end or, of a connection
-	// that is open, to now; absent where the beginning was not seen.
+	// Of TCP: from the first SYN to the last packet or, of a connection that has not
+	// ended, to the end of the answer; of a connect that failed, to its failure.
+	// Absent where the beginning was not seen.
 	DurationNs    int64 `protobuf:"varint,22,opt,name=duration_ns,json=durationNs,proto3" json:"duration_ns,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -737,8 +738,9 @@ type Health struct {
 	// Of the segments sent since the connection was first seen, those that were
 	// sent again; absent where that is not known.
 	RetransmitRatio *float64 `protobuf:"fixed64,11,opt,name=retransmit_ratio,json=retransmitRatio,proto3,oneof" json:"retransmit_ratio,omitempty"`
-	// Segments that came before one they follow, over the socket's life.
-	OutOfOrder uint64 `protobuf:"varint,12,opt,name=out_of_order,json=outOfOrder,proto3" json:"out_of_order,omitempty"`
+	// Segments that came before one they follow, over the socket's life; absent
+	// where the kernel does not tell.
+	OutOfOrder *uint64 `protobuf:"varint,12,opt,name=out_of_order,json=outOfOrder,proto3,oneof" json:"out_of_order,omitempty"`
 	// Times the window was said to be zero: by the local end (its process does not
 	// read), and by the remote end.
 	ZeroWindowsTx uint64 `protobuf:"varint,13,opt,name=zero_windows_tx,json=zeroWindowsTx,proto3" json:"zero_windows_tx,omitempty"`
@@ -860,8 +862,8 @@ func (x *Health) GetRetransmitRatio() float64 {
 }
 
 func (x *Health) GetOutOfOrder() uint64 {
-	if x != nil {
-		return x.OutOfOrder
+	if x != nil && x.OutOfOrder != nil {
+		return *x.OutOfOrder
 	}
 	return 0
 }
@@ -1390,7 +1392,7 @@ const file_orb8_v1_record_proto_rawDesc = "" +
 	"tx_packets\x18\x02 \x01(\x04R\ttxPackets\x12\x19\n" +
 	"\brx_bytes\x18\x03 \x01(\x04R\arxBytes\x12\x1d\n" +
 	"\n" +
-	"rx_packets\x18\x04 \x01(\x04R\trxPackets\"\xe1\x04\n" +
+	"rx_packets\x18\x04 \x01(\x04R\trxPackets\"\xf7\x04\n" +
 	"\x06Health\x12\x15\n" +
 	"\x06rtt_us\x18\x01 \x01(\rR\x05rttUs\x12\x1c\n" +
 	"\n" +
@@ -1408,16 +1410,17 @@ const file_orb8_v1_record_proto_rawDesc = "" +
 	"\ticmp_code\x18\t \x01(\rR\bicmpCode\x12&\n" +
 	"\fhandshake_us\x18\n" +
 	" \x01(\rH\x00R\vhandshakeUs\x88\x01\x01\x12.\n" +
-	"\x10retransmit_ratio\x18\v \x01(\x01H\x01R\x0fretransmitRatio\x88\x01\x01\x12 \n" +
-	"\fout_of_order\x18\f \x01(\x04R\n" +
-	"outOfOrder\x12&\n" +
+	"\x10retransmit_ratio\x18\v \x01(\x01H\x01R\x0fretransmitRatio\x88\x01\x01\x12%\n" +
+	"\fout_of_order\x18\f \x01(\x04H\x02R\n" +
+	"outOfOrder\x88\x01\x01\x12&\n" +
 	"\x0fzero_windows_tx\x18\r \x01(\x04R\rzeroWindowsTx\x12&\n" +
 	"\x0fzero_windows_rx\x18\x0e \x01(\x04R\rzeroWindowsRx\x12\x19\n" +
 	"\breset_by\x18\x0f \x01(\tR\aresetBy\x12\x1b\n" +
 	"\tclosed_by\x18\x10 \x01(\tR\bclosedBy\x12\x18\n" +
 	"\afailure\x18\x11 \x01(\tR\afailureB\x0f\n" +
 	"\r_handshake_usB\x13\n" +
-	"\x11_retransmit_ratio\"\x9a\x04\n" +
+	"\x11_retransmit_ratioB\x0f\n" +
+	"\r_out_of_order\"\x9a\x04\n" +
 	"\x03End\x12\x0e\n" +
 	"\x02ip\x18\x01 \x01(\tR\x02ip\x12\x12\n" +
 	"\x04port\x18\x02 \x01(\rR\x04port\x12\x1c\n" +

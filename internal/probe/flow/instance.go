@@ -21,7 +21,8 @@ const (
 // kernelSide is what all instances share: the maps, and the programs for what few
 // packets need.
 type kernelSide struct {
-	spec *ebpf.CollectionSpec // of an instance
+	spec       *ebpf.CollectionSpec // of an instance
+	tellsOrder bool                 // the kernel's sockets say what came out of order
 
 	active    *ebpf.Map
 	moved     *ebpf.Map
@@ -74,9 +75,11 @@ func (k *kernelSide) load(entries int) error {
 		}
 	}
 	shared := spec.Copy()
-	if err := shared.Variables[kernelVarOutOfOrderAt].Set(outOfOrderAt()); err != nil {
+	at := outOfOrderAt()
+	if err := shared.Variables[kernelVarOutOfOrderAt].Set(at); err != nil {
 		return fmt.Errorf("set %s: %w", kernelVarOutOfOrderAt, err)
 	}
+	k.tellsOrder = at != 0
 	if err := shared.LoadAndAssign(&k.programs, k.options()); err != nil {
 		return fmt.Errorf("load programs: %w", err)
 	}
