@@ -106,24 +106,26 @@ func (n *Netns) Command(name string, args ...string) string {
 	return string(out)
 }
 
-// SNMP reads the namespace's protocol counters by their name in
-// /proc/net/snmp: "Tcp: OutSegs".
+// SNMP reads the namespace's protocol counters by their name in /proc/net/snmp
+// and /proc/net/netstat: "Tcp: OutSegs", "TcpExt: ListenOverflows".
 func (n *Netns) SNMP(names ...string) []uint64 {
 	n.t.Helper()
-	var text []byte
-	var err error
-	n.Do(func() { text, err = os.ReadFile("/proc/thread-self/net/snmp") })
-	if err != nil {
-		n.t.Fatalf("protocol counters: %v", err)
-	}
 	values := map[string]uint64{}
-	lines := strings.Split(string(text), "\n")
-	for i := 0; i+1 < len(lines); i += 2 {
-		keys, vals := strings.Fields(lines[i]), strings.Fields(lines[i+1])
-		for j := 1; j < len(keys) && j < len(vals); j++ {
-			var v uint64
-			_, _ = fmt.Sscan(vals[j], &v) // MaxConn is -1, which no test asks for
-			values[keys[0]+" "+keys[j]] = v
+	for _, file := range []string{"snmp", "netstat"} {
+		var text []byte
+		var err error
+		n.Do(func() { text, err = os.ReadFile("/proc/thread-self/net/" + file) })
+		if err != nil {
+			n.t.Fatalf("protocol counters: %v", err)
+		}
+		lines := strings.Split(string(text), "\n")
+		for i := 0; i+1 < len(lines); i += 2 {
+			keys, vals := strings.Fields(lines[i]), strings.Fields(lines[i+1])
+			for j := 1; j < len(keys) && j < len(vals); j++ {
+				var v uint64
+				_, _ = fmt.Sscan(vals[j], &v) // MaxConn is -1, which no test asks for
+				values[keys[0]+" "+keys[j]] = v
+			}
 		}
 	}
 	out := make([]uint64, len(names))

@@ -44,6 +44,13 @@ func RequireKernel(t testing.TB, features ...Feature) {
 	}
 }
 
+// Older tells that the kernel is older than a version.
+func Older(t testing.TB, major, minor int) bool {
+	t.Helper()
+	ma, mi := kernelVersion(t)
+	return ma < major || ma == major && mi < minor
+}
+
 func skip(t testing.TB, format string, args ...any) {
 	t.Helper()
 	if os.Getenv("ORB8_REQUIRE_KERNEL") == "1" {
