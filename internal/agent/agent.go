@@ -19,6 +19,7 @@ import (
 
 	pb "github.com/orb8/orb8/api/orb8/v1"
 	"github.com/orb8/orb8/internal/event"
+	"github.com/orb8/orb8/internal/netstat"
 	"github.com/orb8/orb8/internal/observer"
 	"github.com/orb8/orb8/internal/probe/flow"
 	"github.com/orb8/orb8/internal/store"
@@ -31,6 +32,8 @@ type Agent struct {
 	spaces *namespaces // nil when only the own one is tapped
 	who    *identity
 	kube   *kubernetes // nil outside of Kubernetes
+	// What the kernel counts of them.
+	sockets *netstat.Sampler
 	// Found at the start.
 	problems []string
 	node     *node
@@ -59,7 +62,7 @@ func Open(cfg Config) (*Agent, error) {
 	if a.kube != nil {
 		line.inbox = &a.kube.inbox
 	}
-	a.node = &node{pipeline: line, instance: rand.Uint64(), kube: a.kube, notes: a.notes, lost: a.lost}
+	a.node = &node{pipeline: line, instance: rand.Uint64(), kube: a.kube, sockets: a.sockets, notes: a.notes, lost: a.lost}
 	a.serve()
 	return a, nil
 }
@@ -117,7 +120,7 @@ func (a *Agent) close() (err error) {
 }
 
 func (a *Agent) lost() []event.Loss {
-	losses := a.kube.losses()
+	losses := append(a.kube.losses(), a.sockets.Losses()...)
 	if a.spaces != nil {
 		losses = append(losses, a.spaces.losses()...)
 	}
@@ -186,6 +189,7 @@ func (a *Agent) run(ctx context.Context, l *listeners) error {
 	if a.spaces != nil {
 		g.Go(func() error { return a.spaces.Run(ctx) })
 	}
+	g.Go(func() error { return a.sockets.Run(ctx) })
 	if a.kube != nil {
 		g.Go(func() error { return a.kube.Run(ctx) })
 	}

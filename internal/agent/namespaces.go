@@ -12,6 +12,7 @@ import (
 	"github.com/orb8/orb8/internal/cgroup"
 	"github.com/orb8/orb8/internal/event"
 	"github.com/orb8/orb8/internal/netns"
+	"github.com/orb8/orb8/internal/netstat"
 	"github.com/orb8/orb8/internal/probe/flow"
 	"github.com/orb8/orb8/internal/probe/process"
 	"github.com/orb8/orb8/internal/sandbox"
@@ -27,8 +28,10 @@ type namespaces struct {
 	// nil outside of Kubernetes. Else only what is this node's is tapped.
 	boxes *sandbox.Sandboxes
 	tap   *flow.Tap
-	notes []string
-	start time.Time
+	// nil where namespaces are not entered.
+	sockets *netstat.Sampler
+	notes   []string
+	start   time.Time
 }
 
 // newNamespaces prepares to look; the tap comes later, by open.
@@ -59,6 +62,9 @@ func (n *namespaces) follow(cfg *flow.Config) {
 		}
 		if n.process != nil {
 			_ = n.process.Forget(inode) // an exec there is told once more, no harm
+		}
+		if n.sockets != nil {
+			n.sockets.Forget(inode)
 		}
 		n.watcher.Forget(inode)
 	}
@@ -126,6 +132,10 @@ func (n *namespaces) found(ns netns.Namespace) {
 	}
 	if !n.tap.Add(ns.Inode, ns.Name, since) {
 		n.watcher.Forget(ns.Inode) // the next sweep finds it again
+		return
+	}
+	if n.sockets != nil {
+		n.sockets.Add(ns.Inode)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/orb8/orb8/internal/cluster"
 	"github.com/orb8/orb8/internal/event"
+	"github.com/orb8/orb8/internal/netstat"
 	"github.com/orb8/orb8/internal/observer"
 	"github.com/orb8/orb8/internal/store"
 	"github.com/orb8/orb8/internal/wire"
@@ -19,6 +20,7 @@ type node struct {
 	*pipeline
 	instance uint64
 	kube     *kubernetes // nil outside of Kubernetes
+	sockets  *netstat.Sampler
 	notes    func() []string
 	// What was lost on the way to finding namespaces.
 	lost func() []event.Loss

@@ -30,6 +30,12 @@ type fakeNode struct {
 	// When a follower has come and gone.
 	followed, left chan struct{}
 	pods           []wire.Pod
+
+	sockets      Sockets
+	askedSockets SocketsQuery
+
+	captured       CaptureWish
+	capture        func(context.Context, CaptureReader) (CaptureEnd, error)
 }
 
 func newFakeNode() *fakeNode {
@@ -66,6 +72,11 @@ func (n *fakeNode) Status(context.Context) (Status, error) {
 
 func (n *fakeNode) Pods(context.Context) (Pods, error) {
 	return Pods{Pods: n.pods, Losses: []event.Loss{{Stage: "a", Count: 2}}}, nil
+}
+
+func (n *fakeNode) Sockets(_ context.Context, q SocketsQuery) (Sockets, error) {
+	n.askedSockets = q
+	return n.sockets, nil
 }
 
 func (n *fakeNode) Follow(_ context.Context, w store.Wish) (*store.Follower, error) {

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/orb8/orb8/internal/event"
+	"github.com/orb8/orb8/internal/filter"
 	"github.com/orb8/orb8/internal/store"
 	"github.com/orb8/orb8/internal/wire"
 )
@@ -28,6 +29,8 @@ type Node interface {
 	// Pods gives the pods of this node, and those that are gone and whose traffic
 	// is still known, in any order. What they point to does not change.
 	Pods(context.Context) (Pods, error)
+	// Sockets gives the namespaces that are wanted, those that are ill first.
+	Sockets(context.Context, SocketsQuery) (Sockets, error)
 	// Follow starts to listen; Leave ends it.
 	Follow(context.Context, store.Wish) (*store.Follower, error)
 	Leave(*store.Follower)
@@ -50,6 +53,20 @@ type Pods struct {
 
 // Status is how a node does.
 type Status struct {
+// SocketsQuery asks for the namespaces of some pods.
+type SocketsQuery struct {
+	Filter filter.Pods
+	Limit  int
+}
+
+// Sockets is what a node knows of the sockets of its namespaces.
+type Sockets struct {
+	Sockets []wire.Sockets
+	// Before the limit, and of all.
+	Matched, Known int
+	Losses         []event.Loss
+}
+
 	Version       string
 	Healthy       bool
 	HealthMessage string
