@@ -97,6 +97,9 @@ func (a *Agent) open() (err error) {
 		entered = nil
 	}
 	a.who.openSockets(&a.cfg, entered, a.kube.sandboxes())
+	if err = a.openSockets(); err != nil {
+		return err
+	}
 	if a.spaces != nil {
 		a.spaces.open(a.tap, a.who.groups)
 	}
@@ -186,10 +189,10 @@ func (a *Agent) run(ctx context.Context, l *listeners) error {
 	g.Go(func() error { return a.node.Run(ctx) })
 	g.Go(func() error { return a.tap.Follow(ctx) })
 	g.Go(func() error { return a.who.Run(ctx) })
+	g.Go(func() error { return a.sockets.Run(ctx) })
 	if a.spaces != nil {
 		g.Go(func() error { return a.spaces.Run(ctx) })
 	}
-	g.Go(func() error { return a.sockets.Run(ctx) })
 	if a.kube != nil {
 		g.Go(func() error { return a.kube.Run(ctx) })
 	}

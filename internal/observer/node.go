@@ -51,8 +51,6 @@ type Pods struct {
 	Losses []event.Loss
 }
 
-// Status is how a node does.
-type Status struct {
 // SocketsQuery asks for the namespaces of some pods.
 type SocketsQuery struct {
 	Filter filter.Pods
@@ -67,6 +65,8 @@ type Sockets struct {
 	Losses         []event.Loss
 }
 
+// Status is how a node does.
+type Status struct {
 	Version       string
 	Healthy       bool
 	HealthMessage string
