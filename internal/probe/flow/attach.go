@@ -30,7 +30,7 @@ type port struct {
 	last   *deviceCounters
 	heir   *port // goes on with the account
 	begun  bool  // to be attached
-	tapped bool  // once at least, and its baselines are good
+	tapped bool  // as long as it is there, and its baselines are good
 	// Of earlier times on the same interface only a lower bound is known.
 	unread  bool
 	gone    time.Time
@@ -153,7 +153,11 @@ func (t *Tap) leave(p *port, reason string) {
 	if p.gone.IsZero() {
 		t.detach(p)
 	}
-	t.locked(func() { p.Problem, p.Left = reason, true })
+	t.locked(func() {
+		p.Problem, p.Left = reason, true
+		// Let go while it was there: what it counts since is not the tap's.
+		p.tapped = p.tapped && reason == gone
+	})
 }
 
 func (t *Tap) locked(do func()) {

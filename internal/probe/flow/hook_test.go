@@ -220,6 +220,48 @@ func TestAccountGoesOn(t *testing.T) {
 	})
 }
 
+// One that left for a bridge and is deleted there has no last words about what
+// was tapped, which may have been nothing.
+func TestAccountOfWhatIsGoneWithABridge(t *testing.T) {
+	bothWays(t, func(t *testing.T, how Attach) {
+		p := bpftest.NewPair(t)
+		l := tapOn(t, p.A.Netns, Config{Attach: how})
+		l.follow()
+		l.link(func() error { return netlink.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "br"}}) })
+		young := bpftest.End{Netns: p.A.Netns, Name: "young", Index: p.A.Netns.AddVeth(p.B.Netns, "young", "far")}
+		l.eventually("young", string(how))
+		l.link(func() error { return netlink.LinkSetMaster(byName("young"), byName("br")) })
+		l.eventually("young", "")
+		l.epoch()
+		l.link(func() error { return netlink.LinkSetUp(byName("young")) })
+		p.B.Netns.Do(func() {
+			if err := netlink.LinkSetUp(byName("far")); err != nil {
+				t.Fatal(err)
+			}
+		})
+		w := young.Frames()
+		for range 100 {
+			if _, err := w.Write(bpftest.Packet(bpftest.Ether{}, v4, udp)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		l.link(func() error { return netlink.LinkDel(byName("young")) })
+		account := func() (found event.Interface) {
+			for _, i := range l.tap.Interfaces() {
+				if i.Name == "young" {
+					found = i
+				}
+			}
+			return found
+		}
+		bpftest.Eventually(t, "it to be gone", func() bool { return account().Problem == gone })
+		l.epoch()
+		if i := account(); i.Egress.DeviceHigh.Packets != 0 {
+			t.Errorf("%+v", i)
+		}
+	})
+}
+
 func TestCloseIsIdempotent(t *testing.T) {
 	bothWays(t, func(t *testing.T, how Attach) {
 		p := bpftest.NewPair(t)
