@@ -35,6 +35,8 @@ func standalone(ctx context.Context) (*grpc.ClientConn, func() error, error) {
 		return nil, nil, err
 	}
 	cfg.Version = version.String()
+	// Who starts it could capture anyway.
+	cfg.AllowCapture = true
 	cfg.Log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	return agent.Standalone(ctx, cfg)
 }

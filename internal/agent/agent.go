@@ -63,6 +63,7 @@ func Open(cfg Config) (*Agent, error) {
 		line.inbox = &a.kube.inbox
 	}
 	a.node = &node{pipeline: line, instance: rand.Uint64(), kube: a.kube, sockets: a.sockets, notes: a.notes, lost: a.lost}
+	a.node.captures.enter = a.enterer()
 	a.serve()
 	return a, nil
 }

@@ -44,6 +44,8 @@ type Config struct {
 	ClusterMap bool
 	PodLabels  string
 	MaxPods    int
+	// Answer with packets, to who is on this machine.
+	AllowCapture bool
 	// Cores, and bytes; 0 for no limit.
 	MaxCPU    float64
 	MaxMemory uint64
@@ -93,6 +95,7 @@ func (c *Config) settings() []setting {
 		{"cluster-map", "ORB8_CLUSTER_MAP", "watch the addresses of the whole cluster; without, only this node's pods have names", &c.ClusterMap},
 		{"pod-labels", "ORB8_POD_LABELS", "keys of the pod labels that are kept, with commas; * for all", &c.PodLabels},
 		{"max-pod-cache", "ORB8_MAX_POD_CACHE", "pods remembered, the deleted ones included", &c.MaxPods},
+		{"allow-capture", "ORB8_ALLOW_CAPTURE", "answer orb8 capture with packets, on the unix socket and on loopback only", &c.AllowCapture},
 		{"max-cpu", "ORB8_MAX_CPU", "cores that the agent may use before it sheds detail: 0.5, 50% or 500m; 0 for no limit", &c.MaxCPU},
 		{"max-memory", "ORB8_MAX_MEMORY", "memory, with the kernel's maps, before the agent forgets connections early: 256MiB; 0 for no limit", &c.MaxMemory},
 		{"state-dir", "ORB8_STATE_DIR", "where attachments that outlive a killed agent are noted", &c.StateDir},

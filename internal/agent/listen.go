@@ -105,7 +105,42 @@ func listenUnix(path string) (net.Listener, error) {
 	if err := os.Chmod(path, 0o600); err != nil {
 		return nil, errors.Join(err, lis.Close())
 	}
-	return lis, nil
+	return unixListener{lis}, nil
+}
+
+// unixListener gives who connects a name: the socket itself has none.
+type unixListener struct{ net.Listener }
+
+// unixPeer is a process, as it was when it connected.
+type unixPeer struct{ uid, pid int64 }
+
+func (unixPeer) Network() string  { return "unix" }
+func (p unixPeer) String() string { return fmt.Sprintf("uid %d, process %d", p.uid, p.pid) }
+
+type unixConn struct {
+	net.Conn
+	peer unixPeer
+}
+
+func (c unixConn) RemoteAddr() net.Addr { return c.peer }
+
+// Accept gives a connection whose peer is unknown the number -1.
+func (l unixListener) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	c := unixConn{conn, unixPeer{-1, -1}}
+	raw, err := conn.(*net.UnixConn).SyscallConn()
+	if err != nil {
+		return c, nil
+	}
+	_ = raw.Control(func(fd uintptr) {
+		if who, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
+			c.peer = unixPeer{int64(who.Uid), int64(who.Pid)}
+		}
+	})
+	return c, nil
 }
 
 func removeDeadSocket(path string) error {

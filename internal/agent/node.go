@@ -21,6 +21,7 @@ type node struct {
 	instance uint64
 	kube     *kubernetes // nil outside of Kubernetes
 	sockets  *netstat.Sampler
+	captures captures
 	notes    func() []string
 	// What was lost on the way to finding namespaces.
 	lost func() []event.Loss

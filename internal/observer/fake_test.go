@@ -94,6 +94,12 @@ func (n *fakeNode) Leave(fo *store.Follower) {
 	n.left <- struct{}{}
 }
 
+// Capture is in capture_test.go.
+func (n *fakeNode) Capture(ctx context.Context, w CaptureWish, to CaptureReader) (CaptureEnd, error) {
+	n.captured = w
+	return n.capture(ctx, to)
+}
+
 func (n *fakeNode) publish(h store.Happened, e *event.Event, times int) {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -34,6 +34,8 @@ type Node interface {
 	// Follow starts to listen; Leave ends it.
 	Follow(context.Context, store.Wish) (*store.Follower, error)
 	Leave(*store.Follower)
+	// Capture copies packets until it ends, and tells of them meanwhile.
+	Capture(context.Context, CaptureWish, CaptureReader) (CaptureEnd, error)
 }
 
 // Snapshot is the answer to a query, and what surrounds it.

@@ -110,6 +110,9 @@ type Capture struct {
 
 type closer interface{ Close() error }
 
+// ErrGone says that there is no such interface any more.
+var ErrGone = errors.New("the interface is gone")
+
 // ErrFull says that a capture has been on as many interfaces as it can be.
 var ErrFull = fmt.Errorf("a capture can be on %d interfaces, narrow the filter", MaxInterfaces)
 
@@ -171,6 +174,9 @@ func (c *Capture) Attach(t *Target) (Interface, error) {
 		held, err = c.attach(t, i)
 		return err
 	})
+	if errors.As(err, &netlink.LinkNotFoundError{}) || errors.Is(err, unix.ENODEV) {
+		err = ErrGone
+	}
 	if err != nil {
 		return Interface{}, fmt.Errorf("capture at interface %d of network namespace %d: %w", t.Index, t.Netns, err)
 	}

@@ -4,6 +4,7 @@ package capture
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -418,11 +419,11 @@ func TestWhatCannotBe(t *testing.T) {
 		}
 	}
 	r := open(t, Config{Sockets: true})
-	if _, err := r.Attach(&Target{Iface: event.Iface{Netns: r.pair.A.Inode(), Index: 4000}}); err == nil {
-		t.Error("an interface that is not there is captured at")
+	if _, err := r.Attach(&Target{Iface: event.Iface{Netns: r.pair.A.Inode(), Index: 4000}}); !errors.Is(err, ErrGone) {
+		t.Errorf("an interface that is not there: %v", err)
 	}
 	r.next = MaxInterfaces
-	if _, err := r.Attach(&Target{}); err != ErrFull {
+	if _, err := r.Attach(&Target{}); !errors.Is(err, ErrFull) {
 		t.Error(err)
 	}
 	r.next = 1

@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/orb8/orb8/internal/cluster"
+	"github.com/orb8/orb8/internal/event"
+	"github.com/orb8/orb8/internal/filter"
+	"github.com/orb8/orb8/internal/probe/capture"
+	"github.com/orb8/orb8/internal/wire"
+)
+
+// targets finds the interfaces that a filter of packets means: those of the pods
+// that it names, or all that are tapped.
+type targets struct {
+	node *node
+	// Whose interfaces.
+	pods filter.Pods
+	// Senders and receivers, of include and of exclude.
+	from, to, notFrom, notTo podSet
+	told                     map[string]bool
+}
+
+// place is an interface to capture at.
+type place struct {
+	target capture.Target
+	at     wire.Place
+	owner  *event.Identity
+}
+
+// name is how people call it.
+func (p *place) name() string {
+	switch {
+	case p.owner.Pod != "":
+		return p.owner.Namespace + "/" + p.owner.Pod + " " + p.at.Name
+	case p.at.Namespace != "":
+		return p.at.Namespace + " " + p.at.Name
+	}
+	return p.at.Name
+}
+
+// podSet is a wish about the pods at one end.
+type podSet struct {
+	set bool
+	// One field is enough.
+	any  bool
+	pods filter.Pods
+}
+
+func newPodSet(e filter.End, exclude bool) podSet {
+	s := podSet{set: len(e.Namespaces)+len(e.Pods)+len(e.Workloads)+len(e.Labels)+len(e.Nodes) > 0, any: exclude}
+	if exclude {
+		s.pods.Exclude = e
+	} else {
+		s.pods.Include = e
+	}
+	return s
+}
+
+func (s *podSet) has(id *event.Identity) bool { return s.pods.Match(id) != s.any }
+
+// resolve says which pods are meant, for an interface of id.
+func (s *podSet) resolve(id *event.Identity, known []*cluster.Pod) (p capture.Pods) {
+	if !s.set {
+		return p
+	}
+	p.Set, p.Local = true, s.has(id)
+	for _, pod := range known {
+		if !pod.HostNetwork && s.has(identityOf(pod)) {
+			p.Remote = append(p.Remote, pod.IPs...)
+		}
+	}
+	return p
+}
+
+func identityOf(p *cluster.Pod) *event.Identity {
+	return &event.Identity{
+		Class: event.ClassPod, Namespace: p.Namespace, Pod: p.Name, PodUID: p.UID,
+		Workload: p.Workload, Labels: p.Labels, Node: p.Node,
+	}
+}
+
+// newTargets refuses what cannot be told of packets.
+func (n *node) newTargets(f *filter.Filter) (*targets, error) {
+	in, ex := &f.Include, &f.Exclude
+	t := &targets{
+		node: n,
+		pods: filter.Pods{
+			Include: filter.End{Namespaces: in.Namespaces, Pods: in.Pods, Workloads: in.Workloads, Labels: in.Labels, Nodes: in.Nodes},
+			Exclude: filter.End{Namespaces: ex.Namespaces, Pods: ex.Pods, Workloads: ex.Workloads, Labels: ex.Labels, Nodes: ex.Nodes},
+		},
+		from: newPodSet(in.From, false), to: newPodSet(in.To, false),
+		notFrom: newPodSet(ex.From, true), notTo: newPodSet(ex.To, true),
+		told: map[string]bool{},
+	}
+	if n.kube == nil && t.named() {
+		return nil, status.Error(codes.InvalidArgument, "this agent knows no pods, being told of none by Kubernetes: capture by --ip and --port")
+	}
+	return t, nil
+}
+
+// named: pods, and not only addresses and ports, were asked for.
+func (t *targets) named() bool {
+	in := &t.pods.Include
+	return len(in.Namespaces)+len(in.Pods)+len(in.Workloads)+len(in.Labels) > 0 || t.ended()
+}
+
+func (t *targets) ended() bool { return t.from.set || t.to.set || t.notFrom.set || t.notTo.set }
+
+// find gives the interfaces, and what is to be known for the first time.
+func (t *targets) find(ctx context.Context) (found map[event.Iface]place, notes []string, err error) {
+	visited := t.node.visit(ctx, false, func() { found, notes, err = t.look() })
+	if visited != nil {
+		return nil, nil, status.Error(codes.Unavailable, visited.Error())
+	}
+	return found, notes, err
+}
+
+// look is find for the owner of what is known.
+func (t *targets) look() (found map[event.Iface]place, notes []string, err error) {
+	var pods []*cluster.Pod
+	if t.ended() {
+		t.node.kube.names.Pods(func(p *cluster.Pod, gone int64) bool {
+			if gone == 0 {
+				pods = append(pods, p)
+			}
+			return true
+		})
+	}
+	found = map[event.Iface]place{}
+	for _, i := range t.node.tap.Interfaces() {
+		if i.How == "" || i.Left {
+			continue
+		}
+		id := t.owner(i.Iface.Netns)
+		if !t.wants(id) {
+			continue
+		}
+		found[i.Iface] = place{
+			at:    wire.Place{Name: i.Name, Namespace: i.Namespace},
+			owner: id,
+			target: capture.Target{
+				Iface:   i.Iface,
+				Include: capture.Ends{From: t.from.resolve(id, pods), To: t.to.resolve(id, pods)},
+				Exclude: capture.Ends{From: t.notFrom.resolve(id, pods), To: t.notTo.resolve(id, pods)},
+			},
+		}
+	}
+	shared := t.shared()
+	if len(found) == 0 && len(shared) > 0 {
+		return nil, nil, status.Error(codes.InvalidArgument, sharedSentence(shared)+": capture by --port and --ip, without the pod")
+	}
+	if len(shared) > 0 {
+		if s := sharedSentence(shared); !t.told[s] {
+			t.told[s] = true
+			notes = append(notes, "left out: "+s)
+		}
+	}
+	return found, notes, nil
+}
+
+// owner is whose a namespace is; nobody's where it is the node's own, or unknown.
+func (t *targets) owner(netns uint32) *event.Identity {
+	n := t.node
+	id := &event.Identity{Class: event.ClassHost, Node: n.cfg.Node}
+	if n.kube == nil || netns == n.tap.Own() {
+		return id
+	}
+	uid, ok := n.kube.boxes.Pod(netns)
+	if !ok {
+		return id
+	}
+	if pod := n.kube.names.Identity(uid); pod != nil {
+		return pod
+	}
+	return &event.Identity{Class: event.ClassPod, PodUID: uid, Node: n.cfg.Node}
+}
+
+// wants tells whether to capture at the interfaces of id. What a pod sends, or
+// receives, is captured at that pod.
+func (t *targets) wants(id *event.Identity) bool {
+	if !t.pods.Match(id) {
+		return false
+	}
+	if !t.from.set && !t.to.set {
+		return true
+	}
+	return t.from.set && t.from.has(id) || t.to.set && t.to.has(id)
+}
+
+// shared are the pods of this node that were asked for and have no interface of
+// their own.
+func (t *targets) shared() (names []string) {
+	if !t.named() {
+		return nil
+	}
+	n := t.node
+	n.kube.names.Pods(func(p *cluster.Pod, gone int64) bool {
+		if id := identityOf(p); p.HostNetwork && gone == 0 && p.Node == n.cfg.Node && t.wants(id) {
+			names = append(names, p.Namespace+"/"+p.Name)
+		}
+		return true
+	})
+	return names
+}
+
+func sharedSentence(names []string) string {
+	const most = 3
+	list := strings.Join(names[:min(most, len(names))], ", ")
+	if more := len(names) - most; more > 0 {
+		list += fmt.Sprintf(" and %d more", more)
+	}
+	return list + ": on the node's network, where the packets of one pod cannot be told from those of others"
+}
