@@ -106,6 +106,7 @@ func (s *Flows) Apply(d *event.Delta) (f *event.Flow, happened Happened, identif
 	identify = identify || f.Cgroup == 0 && d.Cgroup != 0
 	f.Total.Add(d.Traffic)
 	f.Last = max(f.Last, d.Last)
+	apart := f.Conn != d.Conn && f.Epoch == s.epoch
 	f.Epoch = s.epoch
 	if f.Carried {
 		sums.Carried.Add(d.Traffic)
@@ -115,7 +116,11 @@ func (s *Flows) Apply(d *event.Delta) (f *event.Flow, happened Happened, identif
 	if d.Cookie != 0 {
 		f.Cookie, f.Cgroup = d.Cookie, d.Cgroup
 	}
-	return f, live(f, d), identify
+	happened = live(f, d)
+	if apart {
+		unsort(f, d)
+	}
+	return f, happened, identify
 }
 
 // Get returns the flow of a connection, good until the next Apply, or nil.

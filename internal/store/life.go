@@ -69,6 +69,9 @@ func live(f *event.Flow, d *event.Delta) (happened Happened) {
 	}
 	was := f.State
 	if was.Ended() {
+		if !wasOpen && opened(f) { // what it had received comes after
+			happened.add(event.KindOpened)
+		}
 		return happened
 	}
 	f.State = tcpState(f)

@@ -57,6 +57,20 @@ func (s *Flows) join(f *event.Flow, from uint32) {
 	f.Epoch = max(f.Epoch, g.Epoch)
 	d := event.Delta{Conn: f.Conn, First: g.First, Last: g.Last, Traffic: g.Total, Health: g.Health}
 	live(f, &d)
+	unsort(f, &d)
+}
+
+// unsort takes back who was the first to close or to reset, where d is what f has
+// received and comes apart from what it has sent in that time: it may be either.
+func unsort(f *event.Flow, d *event.Delta) {
+	h := &f.Health
+	both := h.FlagsTx & d.Health.FlagsRx
+	if both&event.FlagFIN != 0 {
+		h.ClosedBy = event.SideUnknown
+	}
+	if both&event.FlagRST != 0 {
+		h.ResetBy = event.SideUnknown
+	}
 }
 
 // forgetReplies takes the other tuple of a connection away.

@@ -39,6 +39,8 @@ func tcp(sent, received event.Conn) (tx, rx *event.Delta) {
 	tx.Health.FlagsTx = event.FlagSYN | event.FlagACK | event.FlagFIN
 	rx.Health.FlagsRx, rx.FirstAnswers = event.FlagSYN|event.FlagACK|event.FlagFIN, true
 	tx.First, tx.Last, rx.First, rx.Last = base, base+30, base+10, base+40
+	tx.Health.SYN, rx.Health.SYNACK = 100, 150
+	tx.Health.ClosedBy, rx.Health.ClosedBy = event.SideLocal, event.SideRemote
 	return tx, rx
 }
 
@@ -88,6 +90,9 @@ func TestRepliesUnderAnotherTuple(t *testing.T) {
 			f.OpenedBy != event.OpenerLocal || f.First != base || f.Last != base+40 || f.NAT != nat {
 			t.Errorf("%s: %+v", name, f)
 		}
+		if h := &f.Health; h.SYN != 100 || h.SYNACK != 150 || h.ClosedBy != event.SideUnknown {
+			t.Errorf("%s: its health is %+v", name, h)
+		}
 		all := f.Total
 		if happened != nil && (len(happened) != 2 || !happened[1].Has(event.KindOpened) || !happened[1].Has(event.KindClosed)) {
 			t.Errorf("%s: happened %b", name, happened)
@@ -109,7 +114,7 @@ func TestRepliesAndTheStoryOfAConnection(t *testing.T) {
 		state  event.State
 	}{
 		"goes on":               {event.FlagSYN | event.FlagACK, event.FlagSYN | event.FlagACK, [2]Happened{traffic, traffic | opened}, event.StateEstablished},
-		"is reset by this side": {event.FlagSYN | event.FlagACK | event.FlagRST, event.FlagSYN | event.FlagACK, [2]Happened{traffic | reset, traffic}, event.StateReset},
+		"is reset by this side": {event.FlagSYN | event.FlagACK | event.FlagRST, event.FlagSYN | event.FlagACK, [2]Happened{traffic | reset, traffic | opened}, event.StateReset},
 		"is reset by the other": {event.FlagSYN | event.FlagACK, event.FlagSYN | event.FlagACK | event.FlagRST, [2]Happened{traffic, traffic | opened | reset}, event.StateReset},
 		"is refused":            {event.FlagSYN, event.FlagRST | event.FlagACK, [2]Happened{traffic, traffic | refused}, event.StateRefused},
 	} {
@@ -120,6 +125,30 @@ func TestRepliesAndTheStoryOfAConnection(t *testing.T) {
 		happened := epoch(s, nat, rx, tx)
 		if f := s.Get(tx.Conn); [2]Happened(happened) != c.want || f.State != c.state {
 			t.Errorf("%s: happened %b, want %b; it is %s", name, happened, c.want, f.State)
+		}
+	}
+}
+
+// Who was the first is known where it was so in time.
+func TestRepliesAndWhoCloses(t *testing.T) {
+	s := NewFlows(Limits{})
+	wire, nat, received := masqueraded(1)
+	for i, fin := range []struct{ tx, rx uint8 }{{}, {0, event.FlagFIN}, {event.FlagFIN, 0}} {
+		tx, rx := tcp(wire, received)
+		flags := event.FlagACK
+		if i == 0 {
+			flags |= event.FlagSYN
+		}
+		tx.Health, rx.Health = event.Health{FlagsTx: flags | fin.tx}, event.Health{FlagsRx: flags | fin.rx}
+		if fin.tx != 0 {
+			tx.Health.ClosedBy = event.SideLocal
+		}
+		if fin.rx != 0 {
+			rx.Health.ClosedBy = event.SideRemote
+		}
+		epoch(s, nat, rx, tx)
+		if f := s.Get(tx.Conn); i == 2 && (f.Health.ClosedBy != event.SideRemote || f.State != event.StateClosed) {
+			t.Errorf("closed by %s, %s", f.Health.ClosedBy, f.State)
 		}
 	}
 }
