@@ -29,6 +29,7 @@ type fake struct {
 	summary *orb8v1.Summary
 	events  []*orb8v1.EventsResponse
 	pods    []*orb8v1.PodRecord
+	sockets []*orb8v1.SocketsRecord
 	// After the fixed answers: stop the whole server.
 	die func()
 	// Every connection has moved more each time that Flows is asked.
@@ -85,6 +86,22 @@ func (f *fake) Pods(q *orb8v1.PodsRequest, stream grpc.ServerStreamingServer[orb
 		}
 	}
 	return stream.Send(&orb8v1.PodsResponse{Message: &orb8v1.PodsResponse_Summary{Summary: s}})
+}
+
+func (f *fake) Sockets(q *orb8v1.SocketsRequest, stream grpc.ServerStreamingServer[orb8v1.SocketsResponse]) error {
+	s := &orb8v1.SocketsSummary{Known: uint64(len(f.sockets)), Nodes: f.summary.GetNodes()}
+	for _, r := range f.sockets {
+		if n := q.GetInclude().GetPods(); len(n) > 0 && !slices.Contains(n, r.GetOwner().GetPod()) {
+			continue
+		}
+		if s.Matched++; s.Matched > uint64(q.GetLimit()) {
+			continue
+		}
+		if err := stream.Send(&orb8v1.SocketsResponse{Message: &orb8v1.SocketsResponse_Sockets{Sockets: r}}); err != nil {
+			return err
+		}
+	}
+	return stream.Send(&orb8v1.SocketsResponse{Message: &orb8v1.SocketsResponse_Summary{Summary: s}})
 }
 
 func (f *fake) Events(_ *orb8v1.EventsRequest, stream grpc.ServerStreamingServer[orb8v1.EventsResponse]) error {

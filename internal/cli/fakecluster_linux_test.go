@@ -74,7 +74,30 @@ func member(node string, flows ...*orb8v1.FlowRecord) *fake {
 		},
 		{SeenBy: node, Node: node, Namespace: "system", Name: "proxy-" + node, Ips: []string{"172.30.0.11"}, HostNetwork: true, Phase: "Running", CreatedNs: noon - 900*second, DeletingNs: noon - second, DeletedNs: noon},
 	}
+	f.sockets = sockets(node)
 	return f
+}
+
+// sockets are of a pod that is ill, of the node, and of what nobody named.
+func sockets(node string) []*orb8v1.SocketsRecord {
+	const overflows = "TcpExtListenOverflows"
+	return []*orb8v1.SocketsRecord{
+		{
+			Node: node, Netns: 4026532777, Name: "cni-1234", Owner: &orb8v1.End{Namespace: "shop", Pod: "web-on-" + node, PodUid: "u-" + node, Class: "pod", Node: node},
+			TcpInUse: 1400, TcpTimeWait: 12, TcpOrphans: 1, UdpInUse: 2, MemoryBytes: 4374208,
+			Counters: []*orb8v1.SocketsCounter{{Name: overflows, Count: 312, SinceSeen: 300, LastMinute: 12}, {Name: "TcpAttemptFails", Count: 4}},
+			Findings: []*orb8v1.Finding{
+				{Current: true, Counter: overflows, Count: 312, SinceSeen: 300, LastMinute: 12, Meaning: "accept queue full 312 times: the process does not accept fast enough"},
+				{Counter: "UdpRcvbufErrors", Count: 1, SinceSeen: 1, Meaning: "1 datagram dropped, the receive buffer was full: the process does not read fast enough"},
+			},
+		},
+		{
+			Node: node, Netns: 4026531840, Owner: &orb8v1.End{Class: "host", Node: node}, TcpInUse: 30,
+			Findings: []*orb8v1.Finding{{Counter: "IpOutNoRoutes", Count: 7, Meaning: "7 packets not sent, there was no \x1b[31mroute"}},
+		},
+		{Node: node, Netns: 4026532888, Name: "blue", Owner: &orb8v1.End{Class: "unknown", Node: node}, Problem: "list sockets: permission denied"},
+		{Node: node, Netns: 4026532999, Owner: &orb8v1.End{Class: "unknown", Node: node}},
+	}
 }
 
 // cluster starts an API server with an agent on each of three nodes, of which

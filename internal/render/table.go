@@ -56,6 +56,8 @@ type column struct {
 	// sentence: the cells keep their blanks, for programs too. Only the last
 	// column may.
 	sentence bool
+	// wraps: the terminal may break its cells; also only the last column.
+	wraps bool
 	// drop: a narrow terminal loses column 1 first, then 2; 0 stays always.
 	drop int
 	// The width that its cells usually take, and raw ones where that is more.
@@ -178,7 +180,7 @@ func (t *Table) fitted() []int {
 	}
 	total := func(fit int) (n int) {
 		for i, w := range widths {
-			if w == 0 {
+			if w == 0 || t.columns[i].wraps {
 				continue
 			}
 			if t.columns[i].fit {
