@@ -281,4 +281,6 @@ type Event struct {
 	DeltaStart, DeltaEnd int64
 	// Packets of that time, of any connection, that were counted without one.
 	Overflow uint64
+	// Of KindDrop: what was dropped. It does not change.
+	Drop *Drop
 }

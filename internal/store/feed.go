@@ -118,11 +118,14 @@ func (f *Feed) Close() {
 // Wanted tells whether an update is worth an event at all: the usual answer is
 // no, and costs nothing.
 func (f *Feed) Wanted(h Happened) bool {
-	return h != 0 && (len(f.followers) > 0 || h&^(1<<event.KindTraffic) != 0)
+	return h != 0 && (len(f.followers) > 0 || h&^fleeting != 0)
 }
 
+// fleeting is what comes too often to be remembered.
+const fleeting Happened = 1<<event.KindTraffic | 1<<event.KindDrop
+
 // order in which things happen to a connection within one epoch.
-var order = [...]event.Kind{event.KindOpened, event.KindTraffic, event.KindRefused, event.KindFailed, event.KindReset, event.KindClosed}
+var order = [...]event.Kind{event.KindOpened, event.KindTraffic, event.KindRefused, event.KindFailed, event.KindReset, event.KindClosed, event.KindDrop}
 
 // Publish tells followers what happened to a connection in the epoch of e,
 // whose kind and time it fills in.
@@ -132,10 +135,13 @@ func (f *Feed) Publish(h Happened, e *event.Event) {
 			continue
 		}
 		e.Kind, e.Time = k, e.Flow.Last
-		if k == event.KindOpened {
+		switch {
+		case k == event.KindOpened:
 			e.Time = e.Flow.First
+		case k == event.KindDrop && e.Drop != nil:
+			e.Time = e.Drop.Last
 		}
-		if k != event.KindTraffic {
+		if !fleeting.Has(k) {
 			f.remember(e)
 		}
 		for _, fo := range f.followers {

@@ -15,6 +15,7 @@ char LICENSE[] SEC("license") = "Dual MIT/GPL";
 #define SYMBOL_BYTES 160
 #define FIRST_INODE 0xF0000000 /* of namespaces; what is below is none */
 #define DST_NOREF 1UL /* in the pointer to a packet's route */
+#define FOLDED 1 /* packets of any connection */
 #define SUPER_BYTES 1500 /* what is shorter is taken for one segment */
 
 /* The tracepoint tells which socket was to receive (6.11). */
@@ -70,7 +71,9 @@ struct skb_shared_info {
 #pragma clang attribute pop
 
 struct drop_key {
-	struct flow_key conn; /* zero but for the place, where there is no room for more */
+	/* Where there is no room for more, zero but for the namespace and the mark
+	 * FOLDED in its last field. */
+	struct flow_key conn;
 	__u64 location; /* in the kernel's code */
 	__u32 reason;
 	__u32 cpu; /* each adds to records of its own */
@@ -312,6 +315,7 @@ static __always_inline struct drop_value *first(void *table, struct drop_key *ke
 	__builtin_memset(conn, 0, offsetof(struct flow_key, ifindex));
 	conn->ifindex = 0;
 	conn->protocol = conn->kind = 0;
+	conn->zero = FOLDED;
 	v = bpf_map_lookup_elem(table, key);
 	return v ? v : make(table, key);
 }

@@ -103,6 +103,7 @@ func (p *Probe) add(k *kernelDropKey, v *kernelDropValue) {
 	name, hint := p.names.of(k.Reason)
 	r.drops = append(r.drops, event.Drop{
 		Conn:   conn(k),
+		Folded: k.Conn.Zero != 0,
 		Reason: name, Hint: hint, Location: p.places.name(k.Location),
 		Amount: amount, First: first, Last: last,
 	})
