@@ -55,6 +55,9 @@ func (s *Flows) fail(f *event.Flow, x *event.FailedConnect, tell func(*event.Flo
 	f.Last, f.Epoch = max(f.Last, x.Time), s.epoch
 	h.Retransmits = max(h.Retransmits, x.Retransmits)
 	h.Failure = x.Failure
+	if x.Failure == event.FailureGivenUp && noWay(f) {
+		h.Failure = event.FailureUnreachable
+	}
 	switch x.Failure {
 	case event.FailureRefused:
 		f.State = event.StateRefused
@@ -81,6 +84,16 @@ func (s *Flows) failUnseen(x *event.FailedConnect, tell func(*event.Flow, Happen
 	f.OpenedBy = event.OpenerLocal
 	f.Cookie, f.Cgroup = x.Cookie, x.Cgroup
 	s.fail(f, x, tell)
+}
+
+// noWay: the last ICMP error said that the host or the network is not reached.
+func noWay(f *event.Flow) bool {
+	const unreachable4, unreachable6 = 3, 1
+	want := uint8(unreachable6)
+	if f.Conn.Local.Addr().Is4() {
+		want = unreachable4
+	}
+	return f.Health.ICMPErrors > 0 && f.Health.ICMPType == want
 }
 
 // patience is how much longer than others a connection is remembered while it

@@ -215,6 +215,21 @@ func TestFailedAndSeen(t *testing.T) {
 	}
 }
 
+// A process that was told so and closes its socket has not given up.
+func TestClosedForWantOfAWay(t *testing.T) {
+	s := NewFlows(Limits{})
+	s.Begin()
+	d := tcpStep(func(d *event.Delta) {
+		asks(d)
+		d.Health.ICMPErrors, d.Health.ICMPType, d.Health.ICMPCode = 1, 3, 1
+		d.Conn.Local[10], d.Conn.Local[11] = 0xff, 0xff
+	})
+	f, _ := apply(s, d)
+	if fail(s, event.FailedConnect{Conn: d.Conn, Failure: event.FailureGivenUp}); f.State != event.StateFailed || f.Health.Failure != event.FailureUnreachable {
+		t.Errorf("%v: %v", f.State, f.Health.Failure)
+	}
+}
+
 // Nobody answers: the kernel asks again after 1, 2, 4, … seconds, and all of it
 // is one connection.
 func TestPatienceWhileConnecting(t *testing.T) {

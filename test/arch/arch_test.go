@@ -27,7 +27,7 @@ var floors = [][]string{
 	{"internal/wire"},
 	{"internal/store"},
 	{"internal/enrich", "internal/kube", "internal/sandbox"},
-	{"internal/cluster", "internal/conntrack", "internal/netstat", "internal/probe/capture", "internal/probe/flow", "internal/probe/drop", "internal/probe/process", "internal/probe/socket"},
+	{"internal/cluster", "internal/conntrack", "internal/netstat", "internal/probe/capture", "internal/probe/connect", "internal/probe/flow", "internal/probe/drop", "internal/probe/process", "internal/probe/socket"},
 	{"internal/filter", "internal/netns", "internal/cgroup"},
 	{"internal/kube/reach/reachtest"},      // an API server for tests
 	{"internal/event", "internal/pcapng", "internal/version"}, // the words

@@ -257,6 +257,14 @@ func outOfFiles() bool {
 // Own is the inode of the tap's own namespace.
 func (t *Tap) Own() uint32 { return t.own.inode }
 
+// Taps tells whether the tap is in a namespace.
+func (t *Tap) Taps(netns uint32) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s := t.spaces[netns]
+	return s != nil && !s.Tapped.IsZero()
+}
+
 // KernelMemory is what the kernel charges for the maps, in bytes.
 func (t *Tap) KernelMemory() uint64 {
 	return t.kernel.memory() + memlock(t.tables[0]) + memlock(t.tables[1])
