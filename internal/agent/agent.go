@@ -34,6 +34,8 @@ type Agent struct {
 	kube   *kubernetes // nil outside of Kubernetes
 	// What the kernel counts of them.
 	sockets *netstat.Sampler
+	// nil where the kernel does not tell of connects that fail.
+	connects *connects
 	// Found at the start.
 	problems []string
 	node     *node
@@ -59,6 +61,7 @@ func Open(cfg Config) (*Agent, error) {
 		cfg.Log.Warn("the budget of memory is less than the kernel's maps take: raise ORB8_MAX_MEMORY, or lower ORB8_TABLE_ENTRIES",
 			"budget", sizeText(cfg.MaxMemory), "maps", sizeText(kernel))
 	}
+	line.connects = a.connects
 	if a.kube != nil {
 		line.inbox = &a.kube.inbox
 	}
@@ -93,6 +96,10 @@ func (a *Agent) open() (err error) {
 	if a.tap, err = flow.Open(tap); err != nil {
 		return err
 	}
+	var note string
+	if a.connects, note = openConnects(a.cfg.Log); note != "" {
+		a.problems = append(a.problems, note)
+	}
 	entered := a.spaces
 	if a.cfg.Netns == netnsEnds {
 		entered = nil
@@ -114,7 +121,7 @@ func (a *Agent) close() (err error) {
 	if a.who != nil {
 		err = errors.Join(err, a.who.Close())
 	}
-	err = errors.Join(err, a.kube.Close())
+	err = errors.Join(err, a.kube.Close(), a.connects.Close())
 	if a.tap != nil {
 		if e := a.tap.Close(); e != nil {
 			err = errors.Join(err, fmt.Errorf("detach: %w", e))
@@ -125,6 +132,7 @@ func (a *Agent) close() (err error) {
 
 func (a *Agent) lost() []event.Loss {
 	losses := append(a.kube.losses(), a.sockets.Losses()...)
+	losses = append(losses, a.connects.losses()...)
 	if a.spaces != nil {
 		losses = append(losses, a.spaces.losses()...)
 	}

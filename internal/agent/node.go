@@ -144,7 +144,7 @@ func (n *node) Status(ctx context.Context) (st observer.Status, err error) {
 	st.Uptime = time.Since(n.start)
 	st.Notes = append(st.Notes, n.notes()...)
 	st.CPUSeconds, st.ResidentBytes = ownCost()
-	st.KernelBytes = n.tap.KernelMemory()
+	st.KernelBytes = n.tap.KernelMemory() + n.connects.memory()
 	return st, err
 }
 

@@ -41,9 +41,11 @@ type pipeline struct {
 	flows *store.Flows
 	feed  *store.Feed
 	// What is told of the cluster; nil outside of Kubernetes.
-	inbox  *cluster.Inbox
-	visits chan visit
-	done   chan struct{}
+	inbox *cluster.Inbox
+	// Which connects have failed; nil where the kernel does not tell.
+	connects *connects
+	visits   chan visit
+	done     chan struct{}
 
 	start, last time.Time
 	// Why the last epoch could not be read; nil when it could.
@@ -109,7 +111,7 @@ func (p *pipeline) Run(ctx context.Context) error {
 			}
 			p.learn()
 			p.who.Again(p.flows.Get)
-			if p.idle < maxIdle && p.tap.Quiet() {
+			if p.idle < maxIdle && p.tap.Quiet() && !p.connects.pending() {
 				p.idle++
 				p.settle(cpuTime())
 				continue
@@ -143,8 +145,13 @@ func (p *pipeline) epoch(audit bool) {
 	start := p.last
 	p.last = time.Now()
 	p.event.DeltaStart, p.event.DeltaEnd = start.UnixNano(), p.last.UnixNano()
+	p.connects.take(p.tap.Taps) // what they sent is in this epoch
 	err := p.tap.Epoch(audit, p.take)
 	p.flows.Release(p.apply)
+	if err == nil {
+		p.event.Delta, p.event.Overflow = event.Traffic{}, 0
+		p.connects.tell(p.flows, p.announce)
+	}
 	if (err == nil) != (p.failed == nil) {
 		if err != nil {
 			p.log.Error("epoch not read, will try again", "error", err)
@@ -201,13 +208,19 @@ func (p *pipeline) apply(d *event.Delta) {
 	if f == nil {
 		return
 	}
+	p.event.Delta, p.event.Overflow = d.Traffic, d.Overflow
+	p.announce(f, happened, identify)
+}
+
+// announce names the ends of a connection and passes on what happened to it.
+func (p *pipeline) announce(f *event.Flow, happened store.Happened, identify bool) {
 	if identify {
 		if p.who.Identify(f); f.Carried {
 			return
 		}
 	}
 	if p.feed.Wanted(happened) {
-		p.event.Flow, p.event.Delta, p.event.Overflow = *f, d.Traffic, d.Overflow
+		p.event.Flow = *f
 		p.feed.Publish(happened, &p.event)
 	}
 }
