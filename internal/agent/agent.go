@@ -32,6 +32,7 @@ type Agent struct {
 	spaces *namespaces // nil when only the own one is tapped
 	who    *identity
 	kube   *kubernetes // nil outside of Kubernetes
+	drops  *drops      // nil where the kernel does not tell
 	// What the kernel counts of them.
 	sockets *netstat.Sampler
 	// nil where the kernel does not tell of connects that fail.
@@ -57,7 +58,8 @@ func Open(cfg Config) (*Agent, error) {
 	}
 	flows := store.NewFlows(store.Limits{Flows: cfg.MaxFlows, Timeout: cfg.FlowTimeout})
 	line := newPipeline(cfg, a.tap, a.enricher(flows), flows)
-	if kernel := a.tap.KernelMemory(); line.restraint.begin(kernel) {
+	line.drops = a.drops
+	if kernel := a.tap.KernelMemory() + a.drops.memory(); line.restraint.begin(kernel) {
 		cfg.Log.Warn("the budget of memory is less than the kernel's maps take: raise ORB8_MAX_MEMORY, or lower ORB8_TABLE_ENTRIES",
 			"budget", sizeText(cfg.MaxMemory), "maps", sizeText(kernel))
 	}
@@ -111,6 +113,7 @@ func (a *Agent) open() (err error) {
 	if a.spaces != nil {
 		a.spaces.open(a.tap, a.who.groups)
 	}
+	a.drops = a.openDrops()
 	return nil
 }
 
@@ -121,7 +124,7 @@ func (a *Agent) close() (err error) {
 	if a.who != nil {
 		err = errors.Join(err, a.who.Close())
 	}
-	err = errors.Join(err, a.kube.Close(), a.connects.Close())
+	err = errors.Join(err, a.kube.Close(), a.connects.Close(), a.drops.Close())
 	if a.tap != nil {
 		if e := a.tap.Close(); e != nil {
 			err = errors.Join(err, fmt.Errorf("detach: %w", e))

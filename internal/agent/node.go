@@ -123,6 +123,7 @@ func (n *node) losses(interfaces []store.InterfaceAudit) []event.Loss {
 			losses = append(losses, l)
 		}
 	}
+	losses = append(losses, n.drops.losses()...)
 	return append(append(losses, n.who.Losses()...), n.lost()...)
 }
 
@@ -144,7 +145,7 @@ func (n *node) Status(ctx context.Context) (st observer.Status, err error) {
 	st.Uptime = time.Since(n.start)
 	st.Notes = append(st.Notes, n.notes()...)
 	st.CPUSeconds, st.ResidentBytes = ownCost()
-	st.KernelBytes = n.tap.KernelMemory() + n.connects.memory()
+	st.KernelBytes = n.tap.KernelMemory() + n.drops.memory() + n.connects.memory()
 	return st, err
 }
 

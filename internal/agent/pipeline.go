@@ -46,6 +46,8 @@ type pipeline struct {
 	connects *connects
 	visits   chan visit
 	done     chan struct{}
+	// What the kernel threw away; nil where it does not tell.
+	drops *drops
 
 	start, last time.Time
 	// Why the last epoch could not be read; nil when it could.
@@ -113,10 +115,12 @@ func (p *pipeline) Run(ctx context.Context) error {
 			p.who.Again(p.flows.Get)
 			if p.idle < maxIdle && p.tap.Quiet() && !p.connects.pending() {
 				p.idle++
+				p.dropped()
 				p.settle(cpuTime())
 				continue
 			}
 			p.epoch(time.Since(p.audited) >= auditShare*p.auditCost)
+			p.dropped()
 		case v := <-p.visits:
 			p.learn()
 			if p.audited.IsZero() || v.fresh && time.Since(p.last) >= p.restraint.swap() {

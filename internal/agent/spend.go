@@ -49,7 +49,7 @@ func (p *pipeline) settle(began time.Duration) {
 	}
 	s := spending{total: used, epochs: p.restraint.inEpochs, flows: p.flows.Stats().Flows}
 	if p.restraint.memory > 0 {
-		s.memory = residentBytes() + p.tap.KernelMemory() + p.connects.memory()
+		s.memory = residentBytes() + p.tap.KernelMemory() + p.drops.memory() + p.connects.memory()
 	}
 	p.restraint.judge(now, s)
 	if p.restraint.level != level {

@@ -16,6 +16,7 @@ import (
 
 	pb "github.com/orb8/orb8/api/orb8/v1"
 	"github.com/orb8/orb8/internal/event"
+	"github.com/orb8/orb8/internal/filter"
 	"github.com/orb8/orb8/internal/store"
 	"github.com/orb8/orb8/internal/wire"
 )
@@ -31,11 +32,13 @@ type fakeNode struct {
 	followed, left chan struct{}
 	pods           []wire.Pod
 
+	drops *store.Drops
+
 	sockets      Sockets
 	askedSockets SocketsQuery
 
-	captured       CaptureWish
-	capture        func(context.Context, CaptureReader) (CaptureEnd, error)
+	captured CaptureWish
+	capture  func(context.Context, CaptureReader) (CaptureEnd, error)
 }
 
 func newFakeNode() *fakeNode {
@@ -77,6 +80,13 @@ func (n *fakeNode) Pods(context.Context) (Pods, error) {
 func (n *fakeNode) Sockets(_ context.Context, q SocketsQuery) (Sockets, error) {
 	n.askedSockets = q
 	return n.sockets, nil
+}
+
+func (n *fakeNode) Drops(_ context.Context, f filter.Filter, limit int) (Drops, error) {
+	if n.drops == nil {
+		return Drops{}, nil
+	}
+	return Drops{DropAnswer: n.drops.Query(&f, limit), Start: time.Unix(100, 0), End: time.Unix(200, 0), Losses: []event.Loss{{Stage: "drops", Count: 2}}}, nil
 }
 
 func (n *fakeNode) Follow(_ context.Context, w store.Wish) (*store.Follower, error) {

@@ -31,6 +31,8 @@ type Node interface {
 	Pods(context.Context) (Pods, error)
 	// Sockets gives the namespaces that are wanted, those that are ill first.
 	Sockets(context.Context, SocketsQuery) (Sockets, error)
+	// Drops gives what was dropped, the most packets first.
+	Drops(context.Context, filter.Filter, int) (Drops, error)
 	// Follow starts to listen; Leave ends it.
 	Follow(context.Context, store.Wish) (*store.Follower, error)
 	Leave(*store.Follower)

@@ -80,6 +80,9 @@ func ports(c *event.Conn) (local, remote uint32) {
 
 // Event gives what happened to a connection.
 func (s *Source) Event(e *event.Event) *pb.Event {
+	if e.Drop != nil {
+		return s.dropped(e)
+	}
 	r := s.Flow(&e.Flow)
 	r.Delta = Traffic(e.Delta)
 	r.DeltaStartNs, r.DeltaEndNs = e.DeltaStart, e.DeltaEnd
