@@ -23,7 +23,7 @@ type port struct {
 	kind  string
 	asked int // the space's nsid as of the audit that runs, whose it is
 	// One for each direction.
-	links []attachment
+	links attachments
 	// What the device counted since attaching lies between the two.
 	low, high baseline
 	// What it counted up to its end; low takes it over before the next swap.
@@ -84,8 +84,8 @@ func (t *Tap) syncInside(s *space) error {
 // leads to hundreds of containers is not listed for each of them.
 func (t *Tap) syncSome(s *space, n *notice) error {
 	survey := n.survey
-	for index, recheck := range n.links {
-		l, err := netlink.LinkByIndex(int(index))
+	for index, told := range n.links {
+		l, err := told.look(index)
 		switch {
 		case errors.As(err, &netlink.LinkNotFoundError{}):
 			if p := s.ports[index]; p != nil {
@@ -99,7 +99,7 @@ func (t *Tap) syncSome(s *space, n *notice) error {
 			return fmt.Errorf("look at interface %d: %w", index, err)
 		default:
 			survey = survey || stacks(l.Type())
-			t.consider(s, l, master, recheck)
+			t.consider(s, l, master, told.recheck)
 		}
 	}
 	if !survey {
@@ -110,6 +110,18 @@ func (t *Tap) syncSome(s *space, n *notice) error {
 		return fmt.Errorf("list interfaces: %w", err)
 	}
 	return t.survey(s, links)
+}
+
+// look gives an interface as it was told of; asking takes the lock of all network
+// configuration.
+func (n *linkNotice) look(index uint32) (netlink.Link, error) {
+	switch {
+	case n.gone:
+		return nil, netlink.LinkNotFoundError{}
+	case n.link != nil:
+		return n.link, nil
+	}
+	return netlink.LinkByIndex(int(index))
 }
 
 func master(index int) netlink.Link {
@@ -140,7 +152,7 @@ func (t *Tap) keep(s *space, l netlink.Link, recheck bool) {
 		if p.How != "" && (!recheck || t.recheck(p)) {
 			return
 		}
-		t.locked(p.release)
+		t.release(p)
 	}
 	t.attach(s, l)
 }
@@ -150,7 +162,11 @@ func (t *Tap) leave(p *port, reason string) {
 	if p == nil {
 		return
 	}
-	if p.gone.IsZero() {
+	switch {
+	case !p.gone.IsZero():
+	case reason == gone && !p.outside: // that one's device is not the port's
+		t.lose(p)
+	default:
 		t.detach(p)
 	}
 	t.locked(func() {
@@ -232,10 +248,11 @@ func (t *Tap) attach(s *space, l netlink.Link) {
 	switch {
 	case err == nil:
 		p.tapped = true
+		late := time.Duration(0)
 		if old == nil {
-			t.late(s, p.Iface.Index)
+			late = t.late(s, p.Iface.Index)
 		}
-		t.log.Info("Attached flow probe", "interface", p.Name, "netns", s.Netns, "by", p.How)
+		t.log.Info("Attached flow probe", "interface", p.Name, "netns", s.Netns, "by", p.How, "after", late.Round(time.Millisecond))
 	case errors.Is(err, unix.ENODEV), errors.As(err, &netlink.LinkNotFoundError{}):
 		// Gone between listing and attaching. One direction may have counted.
 		if p.Problem, p.Left, p.gone = gone, true, time.Now(); old == nil && !p.begun {
@@ -267,7 +284,7 @@ func (t *Tap) attachBoth(s *space, p *port, l netlink.Link, again bool) error {
 	if err != nil {
 		return explain(err)
 	}
-	before, err := p.read()
+	before, err := p.before(s, l, again)
 	if err != nil {
 		return err
 	}
@@ -279,19 +296,32 @@ func (t *Tap) attachBoth(s *space, p *port, l netlink.Link, again bool) error {
 		// Taken off since the last reading: up to now it may have been tapped.
 		p.high.read(before)
 	}
-	if err := t.attachPrograms(p, prog, t.cfg.Attach == AttachTCX || t.cfg.Attach == AttachAuto && !t.refused && prefersTCX(s, l)); err != nil {
-		p.release()
+	if err := t.attachPrograms(p, prog, t.cfg.Attach == AttachTCX || t.mayTCX() && s.own && l.Type() != "veth"); err != nil {
+		p.drop().close()
 		return explain(err)
 	}
 	after, err := p.read()
 	if err != nil {
-		p.release()
+		p.drop().close()
 		return err
 	}
 	// What is counted between the two readings may or may not have been tapped.
 	p.low.start(after)
 	p.high.start(before)
 	return nil
+}
+
+// before reads the counters before the tap is on. Of those that come with pods,
+// what came with their names is good enough, and waited for already.
+func (p *port) before(s *space, l netlink.Link, again bool) (deviceCounters, error) {
+	st := l.Attrs().Statistics
+	if s.own && l.Type() != "veth" || again || st == nil {
+		return p.read()
+	}
+	return p.counted(deviceCounters{
+		rx: event.Counter{Bytes: st.RxBytes, Packets: st.RxPackets},
+		tx: event.Counter{Bytes: st.TxBytes, Packets: st.TxPackets},
+	}), nil
 }
 
 // program returns the instance for an interface. Only the own namespace
@@ -316,19 +346,31 @@ func (t *Tap) attachPrograms(p *port, progs *instance, tcx bool) error {
 		if err == nil || t.cfg.Attach == AttachTCX {
 			return err
 		}
-		p.release()
+		p.drop().close()
 		if !errors.Is(err, ebpf.ErrNotSupported) {
 			return err
 		}
-		t.refused = true
+		t.refused.Store(true)
 		t.log.Info("this kernel has no TCX (6.6 has), attaching by clsact")
 	}
-	return t.attachClsact(p, progs)
+	// Whether another's TCX program runs before it is asked last: nearly always
+	// there is none, and asking takes as long as attaching.
+	if err := t.attachClsact(p, progs); err != nil || !t.mayTCX() || !behindTCX(int(p.Iface.Index)) {
+		return err
+	}
+	p.drop().close()
+	return attachTCX(p, progs)
 }
 
-// clean removes what killed processes left in the namespace.
+// mayTCX tells whether the choice is the tap's, and TCX is one.
+func (t *Tap) mayTCX() bool { return t.cfg.Attach == AttachAuto && !t.refused.Load() }
+
+// clean removes what killed processes left in the namespace, if it is as old.
 func (t *Tap) clean(s *space) {
 	s.cleaned = true
+	if !s.own && s.Since.After(t.opened) {
+		return
+	}
 	removed, err := t.leftovers.Clean()
 	for _, r := range removed {
 		t.log.Info("removed what an earlier agent left", "what", r, "netns", s.Netns)

@@ -15,15 +15,16 @@ import (
 // never sees it. So it attaches in front of all others, and looks again now and
 // then whether it still is there and in front.
 
-// prefersTCX tells how to attach where the kernel leaves the choice. A TCX link
-// ends with its process, however that ends, and runs before any filter, but
-// takes two grace periods of RCU, 20 ms or so, under the lock that all changes
-// of interfaces need. That is right for the few interfaces that the node keeps.
-// Those of containers, and what leads to them, come in hundreds and take their
-// filters along when they end; there TCX is for going in front of another's.
-func prefersTCX(s *space, l netlink.Link) bool {
-	index := l.Attrs().Index
-	return s.own && l.Type() != "veth" || tcxProgram(index, netlink.HANDLE_MIN_INGRESS) != "" || tcxProgram(index, netlink.HANDLE_MIN_EGRESS) != ""
+// Where the kernel leaves the choice: a TCX link ends with its process, however
+// that ends, and runs before any filter, but takes two grace periods of RCU,
+// 20 ms or so, under the lock that all changes of interfaces need. That is right
+// for the few interfaces that the node keeps. Those of containers, and what
+// leads to them, come in hundreds and take their filters along when they end;
+// there TCX is for going in front of another's.
+
+// behindTCX tells whether another's TCX program runs before all filters.
+func behindTCX(index int) bool {
+	return tcxProgram(index, netlink.HANDLE_MIN_INGRESS) != "" || tcxProgram(index, netlink.HANDLE_MIN_EGRESS) != ""
 }
 
 // maxMoves is how often the tap goes to the front again before it lets another

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
@@ -23,6 +24,7 @@ import (
 // qdiscs of clsact. What belongs to a living process stays.
 type Leftovers struct {
 	dir    string
+	mu     sync.Mutex      // guards the rest
 	known  map[string]bool // token: its owner is dead
 	qdiscs map[event.Iface]bool
 	files  map[string][]event.Iface // of dead owners: what is not cleaned yet
@@ -45,6 +47,8 @@ func FindLeftovers(stateDir string) *Leftovers {
 // Clean removes what is in the calling thread's network namespace, and tells
 // what it removed.
 func (d *Leftovers) Clean() ([]string, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	netns, err := threadNetns()
 	if err != nil {
 		return nil, err
@@ -66,6 +70,8 @@ func (d *Leftovers) Clean() ([]string, error) {
 // Forget removes the notes of dead owners, once all namespaces were cleaned: what
 // is noted and was not found has ended with its namespace.
 func (d *Leftovers) Forget() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	return d.forget(func(event.Iface) bool { return true })
 }
 

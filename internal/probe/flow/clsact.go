@@ -7,10 +7,10 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"maps"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -33,40 +33,68 @@ const (
 	filterHandle = 0x6f38
 )
 
-// clsactOwner is this process as the owner of filters and qdiscs.
+// clsactOwner is this process as the owner of filters and qdiscs, from the first
+// one on.
 type clsactOwner struct {
+	dir string
+
+	mu    sync.Mutex
 	token string
 	file  *os.File
 	made  map[event.Iface]int // qdisc: ports that count on it
 	lines int                 // in the file
 }
 
-func newClsactOwner(dir string) (*clsactOwner, error) {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, fmt.Errorf("note clsact attachments: %w", err)
+// open makes the token, unless there is one.
+func (o *clsactOwner) open() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.file != nil {
+		return nil
+	}
+	if err := os.MkdirAll(o.dir, 0o755); err != nil {
+		return fmt.Errorf("note clsact attachments: %w", err)
 	}
 	var b [4]byte
 	_, _ = rand.Read(b[:])
-	o := &clsactOwner{token: hex.EncodeToString(b[:]), made: map[event.Iface]int{}}
-	var err error
-	o.file, err = os.OpenFile(tokenFile(dir, o.token), os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o600)
+	token := hex.EncodeToString(b[:])
+	file, err := os.OpenFile(tokenFile(o.dir, token), os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("note clsact attachments: %w", err)
+		return fmt.Errorf("note clsact attachments: %w", err)
 	}
-	if err := unix.Flock(int(o.file.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		return nil, errors.Join(fmt.Errorf("lock %s: %w", o.file.Name(), err), o.file.Close())
+	if err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return errors.Join(fmt.Errorf("lock %s: %w", file.Name(), err), file.Close())
 	}
-	return o, nil
+	o.token, o.file, o.made = token, file, map[event.Iface]int{}
+	return nil
+}
+
+// has tells whether there may be filters of this process.
+func (o *clsactOwner) has() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.file != nil
+}
+
+// name is that of the filters.
+func (o *clsactOwner) name() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return filterPrefix + o.token
 }
 
 func tokenFile(dir, token string) string { return filepath.Join(dir, "clsact-"+token) }
 
-// noteQdisc writes down that the qdisc is ours, before it is made.
-func (o *clsactOwner) noteQdisc(i event.Iface) error {
+// noteQdisc writes down that the qdisc is ours, before it is made, and tells
+// whether it was before.
+func (o *clsactOwner) noteQdisc(i event.Iface) (ours bool, err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
 	o.made[i]++
-	return o.write(i)
+	return o.made[i] > 1, o.write(i)
 }
 
+// write is for who holds mu.
 func (o *clsactOwner) write(i event.Iface) error {
 	o.lines++
 	_, err := fmt.Fprintf(o.file, "%d %d\n", i.Netns, i.Index)
@@ -76,6 +104,8 @@ func (o *clsactOwner) write(i event.Iface) error {
 // dropQdisc forgets a qdisc that is gone, or that one port less counts on, now
 // and then in the file, too: a node sees many namespaces.
 func (o *clsactOwner) dropQdisc(i event.Iface) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
 	if o.made[i]--; o.made[i] <= 0 {
 		delete(o.made, i)
 	}
@@ -87,7 +117,7 @@ func (o *clsactOwner) dropQdisc(i event.Iface) {
 		return
 	}
 	o.lines = 0
-	for i := range maps.Clone(o.made) {
+	for i := range o.made {
 		if o.write(i) != nil {
 			return
 		}
@@ -96,23 +126,26 @@ func (o *clsactOwner) dropQdisc(i event.Iface) {
 
 // Close forgets the token; filters and qdiscs must be gone by then.
 func (o *clsactOwner) Close() error {
-	return errors.Join(os.Remove(o.file.Name()), o.file.Close())
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.file == nil {
+		return nil
+	}
+	err := errors.Join(os.Remove(o.file.Name()), o.file.Close())
+	o.file = nil
+	return err
 }
 
 func (t *Tap) attachClsact(p *port, progs *instance) error {
-	if t.owner == nil {
-		owner, err := newClsactOwner(t.cfg.StateDir)
-		if err != nil {
-			return err
-		}
-		t.owner = owner
+	if err := t.owner.open(); err != nil {
+		return err
 	}
 	made, err := t.makeQdisc(t.device(p))
 	if err != nil {
 		return err
 	}
 	if made {
-		p.links = append(p.links, clsactQdisc{t.owner, t.device(p)})
+		p.links = append(p.links, clsactQdisc{&t.owner, t.device(p)})
 	}
 	for _, h := range hooks(p, progs) {
 		f := &netlink.BpfFilter{
@@ -124,7 +157,7 @@ func (t *Tap) attachClsact(p *port, progs *instance) error {
 				Priority:  filterPriority,
 			},
 			Fd:           h.program.FD(),
-			Name:         filterPrefix + t.owner.token,
+			Name:         t.owner.name(),
 			DirectAction: true,
 		}
 		if err := addFilter(f); err != nil {
@@ -158,8 +191,8 @@ func addFilter(f *netlink.BpfFilter) error {
 // makeQdisc tells whether the qdisc is orb8's to remove. One that another orb8
 // made is: whoever is the last on it removes it.
 func (t *Tap) makeQdisc(i event.Iface) (made bool, err error) {
-	ours := t.owner.made[i] > 0
-	if err := t.owner.noteQdisc(i); err != nil {
+	ours, err := t.owner.noteQdisc(i)
+	if err != nil {
 		return false, fmt.Errorf("note clsact qdisc: %w", err)
 	}
 	err = netlink.QdiscAdd(clsact(int(i.Index)))
@@ -167,7 +200,7 @@ func (t *Tap) makeQdisc(i event.Iface) (made bool, err error) {
 		return true, nil
 	}
 	if errors.Is(err, unix.EEXIST) {
-		if ours || noted(t.cfg.StateDir, i, t.owner.token) {
+		if ours || noted(t.cfg.StateDir, i, strings.TrimPrefix(t.owner.name(), filterPrefix)) {
 			return true, nil
 		}
 		t.owner.dropQdisc(i)

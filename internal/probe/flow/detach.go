@@ -9,12 +9,25 @@ import (
 	"github.com/orb8/orb8/internal/netns"
 )
 
+// lose ends the tap on an interface that is not there any more.
+func (t *Tap) lose(p *port) {
+	t.mu.Lock()
+	attached := p.How != ""
+	p.gone, p.Unread = time.Now(), p.Unread || attached
+	links := p.drop()
+	t.mu.Unlock()
+	links.abandon()
+	if attached {
+		t.log.Info("Detached flow probe", "interface", p.Name, "netns", p.Iface.Netns)
+	}
+}
+
 // detach ends the tap on one interface and keeps its account, which is read up
-// to this moment where the interface is still there.
+// to this moment.
 func (t *Tap) detach(p *port) {
 	attached := p.How != ""
 	before, err1 := p.read()
-	t.locked(p.release)
+	t.release(p)
 	after, err2 := p.read()
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -59,18 +72,33 @@ func (t *Tap) takeLast() {
 }
 
 // release takes the tap off; what is counted meanwhile is not read yet.
-func (p *port) release() {
+func (t *Tap) release(p *port) {
+	var links attachments
+	t.locked(func() { links = p.drop() })
+	links.close()
+}
+
+// attachments are those of a port, in the order in which they end.
+type attachments []attachment
+
+// drop is release without its end. Callers hold mu, if the port is known.
+func (p *port) drop() (links attachments) {
 	p.Unread = p.Unread || p.How != ""
-	for _, c := range p.links {
+	links, p.links, p.How = p.links, nil, ""
+	return links
+}
+
+// close waits for the lock of all network configuration.
+func (a attachments) close() {
+	for _, c := range a {
 		// The interface has usually taken the attachment along already.
 		_ = c.Close()
 	}
-	p.links, p.How = nil, ""
 }
 
-// abandon is release where the interface cannot be reached any more.
-func (p *port) abandon() {
-	for _, c := range p.links {
+// abandon is close where the interface cannot be reached any more.
+func (a attachments) abandon() {
+	for _, c := range a {
 		switch l := c.(type) {
 		case tcxLink:
 			_ = l.Close()
@@ -78,8 +106,6 @@ func (p *port) abandon() {
 			l.owner.dropQdisc(l.iface)
 		}
 	}
-	p.links = nil
-	p.release()
 }
 
 func (t *Tap) isClosed() bool {
@@ -100,11 +126,7 @@ func (t *Tap) detachAll() error {
 	for _, s := range spaces {
 		err = errors.Join(err, t.detachSpace(s))
 	}
-	if t.owner != nil {
-		err = errors.Join(err, t.owner.Close())
-		t.owner = nil
-	}
-	return err
+	return errors.Join(err, t.owner.Close())
 }
 
 // detachSpace leaves one namespace. TCX links end from anywhere; a clsact filter
@@ -120,7 +142,7 @@ func (t *Tap) detachSpace(s *space) (err error) {
 		}
 		return err
 	}
-	if t.owner == nil {
+	if !t.owner.has() {
 		err = outside()
 	} else if err = t.enter(s, outside); errors.Is(err, netns.ErrGone) {
 		err = nil // and its filters with it

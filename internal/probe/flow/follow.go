@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 )
 
@@ -49,7 +51,9 @@ func (t *Tap) follow(ctx context.Context) error {
 	if t.deaf.Swap(deaf) != deaf {
 		t.log.Warn(deafNote)
 	}
-	f := &follower{tap: t, wake: make(chan struct{}, 1), notices: map[*space]*notice{}}
+	f := &follower{tap: t, wake: make(chan struct{}, 1), notices: map[*space]*notice{}, working: map[*space]bool{}}
+	f.workers.SetLimit(maxWorkers)
+	defer f.workers.Wait()
 	broken := make(chan error, 1)
 	go func() { broken <- w.run(f.hear) }()
 	defer func() { _ = w.file.Close() }()
@@ -65,30 +69,34 @@ func (t *Tap) follow(ctx context.Context) error {
 			t.log.Warn("lost track of interfaces, looking again", "error", err)
 			return nil
 		case <-f.wake:
-			f.settle()
 		case <-t.added:
-			// First what came before: an interface that has moved is let go where
-			// it was before it is attached where it is.
-			f.settle()
-			t.takeUp()
+			for _, s := range t.takeUp() {
+				f.doubt(s)
+			}
 		case <-tick.C:
 			f.look(deaf)
 		}
+		f.settle()
 	}
 }
 
-// follower is who attaches and detaches, one thing after the other. What it
-// hears meanwhile it keeps as a list of namespaces to look at: one look answers
-// all that was told of one.
+// maxWorkers bounds how many namespaces are looked at at once: all of them wait
+// for the same lock most of the time.
+const maxWorkers = 16
+
+// follower is who attaches and detaches. What it hears meanwhile it keeps as a
+// list of namespaces to look at: one look answers all that was told of one.
 type follower struct {
-	tap  *Tap
-	turn int // which part of the namespaces is looked at next
-	wake chan struct{}
+	tap     *Tap
+	turn    int // which part of the namespaces is looked at next
+	wake    chan struct{}
+	workers errgroup.Group
 
 	mu      sync.Mutex
 	dirty   []*space // in the order in which they were told of
 	notices map[*space]*notice
-	doubted []*space
+	working map[*space]bool
+	moved   []*port // to be let go before anything is attached
 	lost    bool
 }
 
@@ -96,6 +104,9 @@ type follower struct {
 // and must not wait: what the socket's buffer has no room for is lost.
 func (f *follower) hear(c *change) {
 	t := f.tap
+	if c != nil && c.kind == unix.RTM_NEWTFILTER && c.filter != "" && c.filter == t.owner.name() {
+		return // it is the tap that attaches
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	switch {
@@ -113,17 +124,39 @@ func (f *follower) hear(c *change) {
 		if s == nil {
 			return
 		}
-		f.doubted = append(f.doubted, s)
+		f.noticeOf(s).all = true
 		t.locked(func() { s.nsid = unknownNsid })
 	default:
 		if !f.note(t.byNsid(c.nsid), c) {
 			return
 		}
 	}
+	f.rouse()
+}
+
+func (f *follower) rouse() {
 	select {
 	case f.wake <- struct{}{}:
 	default:
 	}
+}
+
+// doubt has all of a namespace looked at.
+func (f *follower) doubt(s *space) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.noticeOf(s).all = true
+}
+
+// noticeOf is for who holds mu.
+func (f *follower) noticeOf(s *space) *notice {
+	n := f.notices[s]
+	if n == nil {
+		n = &notice{links: map[uint32]linkNotice{}}
+		f.notices[s] = n
+		f.dirty = append(f.dirty, s)
+	}
+	return n
 }
 
 // note adds a change to what is known of a namespace, and tells whether anything
@@ -136,45 +169,83 @@ func (f *follower) note(s *space, c *change) bool {
 	if address && s.own && c.address != nil {
 		f.tap.addAddress(*c.address)
 	}
-	f.tap.hearOf(s, c)
-	n := f.notices[s]
-	if n == nil {
-		n = &notice{links: map[uint32]bool{}}
-		f.notices[s] = n
-		f.dirty = append(f.dirty, s)
+	if p := f.tap.hearOf(s, c); p != nil {
+		f.moved = append(f.moved, p)
 	}
-	if address {
-		n.survey = true
-	} else {
-		// Filters come and go: whether the tap is still there, and in front.
-		chain := c.kind == unix.RTM_DELQDISC || c.kind == unix.RTM_DELTFILTER || c.kind == unix.RTM_NEWTFILTER
-		n.links[c.index] = n.links[c.index] || chain
+	var told linkNotice
+	var pending bool
+	if n := f.notices[s]; n != nil {
+		told, pending = n.links[c.index]
 	}
+	switch c.kind {
+	case unix.RTM_NEWADDR, unix.RTM_DELADDR:
+		f.noticeOf(s).survey = true
+		return true
+	case unix.RTM_NEWLINK:
+		if told.link, told.gone = c.link(), false; !pending && f.tap.isAsTold(s, told.link) {
+			return false
+		}
+	case unix.RTM_DELLINK:
+		told.link, told.gone = nil, true
+	default: // filters come and go: whether the tap is still there, and in front
+		told.recheck = true
+	}
+	f.noticeOf(s).links[c.index] = told
 	return true
 }
 
-// settle does what was asked for.
+// settle has done what was asked for, each namespace by itself.
 func (f *follower) settle() {
 	f.mu.Lock()
-	dirty, notices, doubted, lost := f.dirty, f.notices, f.doubted, f.lost
-	f.dirty, f.notices, f.doubted, f.lost = nil, map[*space]*notice{}, nil, false
+	moved, lost := f.moved, f.lost
+	f.moved, f.lost = nil, false
 	f.mu.Unlock()
-	for _, s := range doubted {
-		f.sync(s, nil)
+	for _, p := range moved {
+		f.tap.letGo(p)
 	}
 	if lost {
 		f.tap.log.Warn("changes of interfaces came faster than they were read, looking at all of them")
 		f.look(true)
-		return
 	}
-	for _, s := range dirty {
-		if !slices.Contains(doubted, s) {
-			f.sync(s, notices[s])
+	for {
+		s, n := f.next()
+		if s == nil {
+			return
 		}
+		f.workers.Go(func() error {
+			f.sync(s, n)
+			f.mu.Lock()
+			delete(f.working, s)
+			f.mu.Unlock()
+			f.rouse() // something may have been told of it meanwhile
+			return nil
+		})
 	}
 }
 
-// look synchronises the own namespace and all others, or a part of them.
+// next is the first namespace that nobody is at. The own one comes last: what it
+// has leads to others, of which each packet is a flow.
+func (f *follower) next() (*space, *notice) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	free := func(s *space) bool { return !f.working[s] && !s.own }
+	i := slices.IndexFunc(f.dirty, free)
+	if i < 0 {
+		i = slices.IndexFunc(f.dirty, func(s *space) bool { return !f.working[s] })
+	}
+	if i < 0 {
+		return nil, nil
+	}
+	s := f.dirty[i]
+	n := f.notices[s]
+	f.dirty = slices.Delete(f.dirty, i, i+1)
+	delete(f.notices, s)
+	f.working[s] = true
+	return s, n
+}
+
+// look has the own namespace and all others looked at, or a part of them. All of
+// them are done when it returns.
 func (f *follower) look(all bool) {
 	t := f.tap
 	if all {
@@ -197,14 +268,13 @@ func (f *follower) look(all bool) {
 		t.log.Warn("notes of earlier agents", "error", err)
 	}
 	for _, s := range part {
-		f.sync(s, nil)
+		if s != nil {
+			f.doubt(s)
+		}
 	}
 }
 
 func (f *follower) sync(s *space, n *notice) {
-	if s == nil {
-		return
-	}
 	if err := f.tap.syncNoticed(s, n); err != nil && s.own && !errors.Is(err, errClosed) {
 		f.tap.log.Warn("interfaces not followed", "error", err)
 	}
@@ -233,9 +303,25 @@ func (t *Tap) byNsid(nsid int) *space {
 	return nil
 }
 
+// isAsTold tells that nothing is to be done about an interface: it is tapped, is
+// called that, and is no part of another, nor stands on one.
+func (t *Tap) isAsTold(s *space, l netlink.Link) bool {
+	if l == nil || t.cfg.FromOutside != nil || stacks(l.Type()) {
+		return false
+	}
+	if l.Attrs().Index == loopback && !t.cfg.Loopback {
+		return true
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	p := s.ports[uint32(l.Attrs().Index)]
+	return p != nil && p.How != "" && p.Name == l.Attrs().Name && l.Attrs().MasterIndex == 0
+}
+
 // hearOf notes when an interface was first heard of, and the counters that one
-// takes leave with: it cannot be asked any more.
-func (t *Tap) hearOf(s *space, c *change) {
+// takes leave with: it cannot be asked any more. It gives the port of one that
+// may have moved and taken the tap along, as TCX links do.
+func (t *Tap) hearOf(s *space, c *change) (moved *port) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	p := s.ports[c.index]
@@ -246,11 +332,29 @@ func (t *Tap) hearOf(s *space, c *change) {
 		if s.own {
 			t.end(t.onEnd(c.index), c.last)
 		}
+		if p != nil && p.How == string(AttachTCX) {
+			moved = p
+		}
 	case c.kind == unix.RTM_NEWLINK && (p == nil || p.How == ""):
 		if _, known := s.heard[c.index]; !known && len(s.heard) < maxQueue {
 			s.heard[c.index] = time.Now()
 		}
 	}
+	return moved
+}
+
+// letGo ends the tap on an interface that was told to be gone. It may be in
+// another namespace now, and is attached there after this.
+func (t *Tap) letGo(p *port) {
+	defer t.busyWith(p.space)()
+	if t.isClosed() {
+		return
+	}
+	t.locked(func() {
+		for _, l := range p.links {
+			_ = l.Close()
+		}
+	})
 }
 
 // end reads a port for the last time. Callers hold mu.

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/orb8/orb8/internal/event"
@@ -20,10 +21,14 @@ type change struct {
 	nsid  int
 	kind  uint16 // RTM_…
 	index uint32
+	// Of RTM_NEWLINK: the message.
+	body []byte
 	// Of RTM_DELLINK: the counters that the interface leaves with.
 	last *deviceCounters
 	// Of RTM_NEWADDR.
 	address *event.IP
+	// Of RTM_NEWTFILTER: the name that its program was given.
+	filter string
 }
 
 // watch is one socket of the own namespace that hears of all namespaces, or of
@@ -109,6 +114,9 @@ const (
 	sizeofRtGenMsg = 4 // struct rtgenmsg, padded
 	netnsaNsid     = 1 // NETNSA_NSID
 	maxAttributes  = 256
+	sizeofTcMsg    = 20 // struct tcmsg
+	tcaOptions     = 2  // TCA_OPTIONS
+	tcaBpfName     = 7  // TCA_BPF_NAME
 )
 
 // parseChanges reads a datagram of rtnetlink messages.
@@ -135,6 +143,8 @@ func parseChange(kind uint16, body []byte, nsid int) (c change, ok bool) {
 		c.index = binary.NativeEndian.Uint32(body[4:])
 		if kind == unix.RTM_DELLINK {
 			c.last = linkCounters(body)
+		} else {
+			c.body = body
 		}
 		return c, true
 	case unix.RTM_NEWADDR, unix.RTM_DELADDR:
@@ -151,6 +161,9 @@ func parseChange(kind uint16, body []byte, nsid int) (c change, ok bool) {
 			return c, false
 		}
 		c.index = binary.NativeEndian.Uint32(body[4:])
+		if kind == unix.RTM_NEWTFILTER {
+			c.filter = filterName(body)
+		}
 		return c, true
 	case unix.RTM_NEWNSID, unix.RTM_DELNSID:
 		if len(body) < sizeofRtGenMsg {
@@ -165,6 +178,29 @@ func parseChange(kind uint16, body []byte, nsid int) (c change, ok bool) {
 		return c, nsid == unknownNsid
 	}
 	return c, false
+}
+
+// link is the interface that an RTM_NEWLINK tells of, or nil.
+func (c *change) link() netlink.Link {
+	l, err := netlink.LinkDeserialize(nil, c.body)
+	if err != nil {
+		return nil
+	}
+	return l
+}
+
+// filterName reads the name of a filter's program out of the body of an
+// RTM_NEWTFILTER; "" where it has none.
+func filterName(body []byte) string {
+	if len(body) < sizeofTcMsg {
+		return ""
+	}
+	options, found := attribute(body[sizeofTcMsg:], tcaOptions)
+	if !found {
+		return ""
+	}
+	name, _ := attribute(options, tcaBpfName)
+	return unix.ByteSliceToString(name)
 }
 
 // localAddress reads the address out of the attributes of an RTM_NEWADDR body:

@@ -4,9 +4,8 @@ package flow
 
 import (
 	"errors"
-	"fmt"
 	"os"
-	"runtime"
+	"sync"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -23,6 +22,8 @@ const loopback = 1
 // it stays open: an open descriptor would keep a dead one alive.
 type space struct {
 	event.Namespace
+	// Held by whoever changes what is attached in it: see busyWith.
+	busy    sync.Mutex
 	own     bool
 	cleaned bool // of what killed processes left
 	// Tells it from a later one with the same inode number; 0 before kernel 5.14.
@@ -78,19 +79,14 @@ func (t *Tap) Add(netns uint32, name string, since time.Time) bool {
 	return true
 }
 
-// takeUp taps what was added.
-func (t *Tap) takeUp() {
-	for {
-		t.mu.Lock()
-		if len(t.queue) == 0 || t.closed {
-			t.mu.Unlock()
-			return
-		}
-		a := t.queue[0]
-		t.queue = t.queue[1:]
-		if len(t.queue) == 0 {
-			t.queue = nil
-		}
+// takeUp gives what was added, to be tapped.
+func (t *Tap) takeUp() (taken []*space) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		return nil
+	}
+	for _, a := range t.queue {
 		s := t.spaces[a.netns]
 		if s == nil {
 			s = newSpace(a.netns, false)
@@ -99,9 +95,10 @@ func (t *Tap) takeUp() {
 		if !s.own {
 			s.Name, s.Since = a.name, a.since
 		}
-		t.mu.Unlock()
-		t.syncSpace(s)
+		taken = append(taken, s)
 	}
+	t.queue = nil
+	return taken
 }
 
 // Sync makes what is attached match the interfaces that exist, in all
@@ -123,18 +120,25 @@ func (t *Tap) Sync() error {
 	}
 	t.mu.Unlock()
 	err := t.syncSpace(own)
-	t.takeUp()
-	for _, s := range others {
+	for _, s := range append(t.takeUp(), others...) {
 		_ = t.syncSpace(s) // noted in the space
 	}
 	return err
 }
 
-// notice is what was told of a namespace: of which interfaces, and whether what
-// is attached to them is in doubt; and that it may look different as a whole.
+// notice is what was told of a namespace: of its interfaces; that it may look
+// different as a whole; that all of it is to be looked at.
 type notice struct {
-	links  map[uint32]bool
+	links  map[uint32]linkNotice
 	survey bool
+	all    bool
+}
+
+// linkNotice is what was told of an interface last.
+type linkNotice struct {
+	link    netlink.Link // nil: to be asked for
+	gone    bool
+	recheck bool // what is attached to it is in doubt
 }
 
 // syncSpace is Sync for one namespace, syncNoticed for what was told of it.
@@ -170,8 +174,7 @@ func (s *space) same() bool {
 }
 
 func (t *Tap) syncLocked(s *space, n *notice) error {
-	t.attaching.Lock()
-	defer t.attaching.Unlock()
+	defer t.busyWith(s)()
 	if t.isClosed() {
 		return errClosed
 	}
@@ -183,13 +186,30 @@ func (t *Tap) syncLocked(s *space, n *notice) error {
 			return errReplaced
 		}
 		t.name(s)
-		if n != nil && !s.Tapped.IsZero() {
+		if n != nil && !n.all && !s.Tapped.IsZero() {
 			return t.syncSome(s, n)
 		}
 		return t.syncInside(s)
 	})
 	t.conclude(s, err)
 	return err
+}
+
+// busyWith waits for its turn to change what is attached in a namespace, until
+// done is called. Each call that attaches waits for the lock of all network
+// configuration, which is never free for long where pods start: one namespace
+// after the other would wait for that as often as all of them together.
+func (t *Tap) busyWith(s *space) (done func()) {
+	t.attaching.RLock()
+	busy := &s.busy
+	if t.cfg.FromOutside != nil { // the own namespace's interfaces are others' ends
+		busy = &t.serial
+	}
+	busy.Lock()
+	return func() {
+		busy.Unlock()
+		t.attaching.RUnlock()
+	}
 }
 
 // conclude notes how a namespace is after it was looked at.
@@ -228,15 +248,17 @@ func (t *Tap) conclude(s *space, err error) {
 
 // late notes how long an interface carried packets before it was tapped: from
 // when it was heard of, or from the beginning of its namespace. Callers hold mu.
-func (t *Tap) late(s *space, index uint32) {
+func (t *Tap) late(s *space, index uint32) (d time.Duration) {
 	from, known := s.heard[index]
 	delete(s.heard, index)
 	if !known && s.Tapped.IsZero() {
 		from, known = s.Since, true
 	}
 	if known {
-		s.Untapped = max(s.Untapped, time.Since(from))
+		d = time.Since(from)
+		s.Untapped = max(s.Untapped, d)
 	}
+	return d
 }
 
 // enter runs fn on a thread that is in the namespace.
@@ -273,8 +295,7 @@ func (t *Tap) name(s *space) {
 
 // depart notes that a namespace has died: its interfaces are gone with it.
 func (t *Tap) depart(s *space) {
-	t.attaching.Lock()
-	defer t.attaching.Unlock()
+	defer t.busyWith(s)()
 	if !t.knows(s) { // it was told of again meanwhile
 		return
 	}
@@ -286,14 +307,12 @@ func (t *Tap) depart(s *space) {
 			return nil
 		})
 	}
+	for _, p := range s.ports {
+		t.leave(p, gone)
+	}
 	t.mu.Lock()
 	delete(t.spaces, s.Netns)
 	for _, p := range s.ports {
-		if p.gone.IsZero() {
-			p.gone, p.Unread = time.Now(), p.Unread || p.How != ""
-		}
-		p.abandon()
-		p.Problem, p.Left = gone, true
 		t.left = append(t.left, p)
 	}
 	t.mu.Unlock()
@@ -311,85 +330,4 @@ func (t *Tap) Namespaces() []event.Namespace {
 		out = append(out, s.Namespace)
 	}
 	return out
-}
-
-// ownNetns is the namespace of the agent; it may be held.
-type ownNetns struct {
-	inode  uint32
-	file   *os.File
-	handle *netlink.Handle
-}
-
-func (o *ownNetns) open() (err error) {
-	if o.file, err = os.Open("/proc/thread-self/ns/net"); err != nil {
-		return fmt.Errorf("own network namespace: %w", err)
-	}
-	if o.inode, err = inode(o.file); err != nil {
-		return fmt.Errorf("own network namespace: %w", err)
-	}
-	if o.handle, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
-		return fmt.Errorf("own network namespace: %w", err)
-	}
-	return nil
-}
-
-func inode(f *os.File) (uint32, error) {
-	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
-		return 0, &os.PathError{Op: "stat", Path: f.Name(), Err: err}
-	}
-	return uint32(st.Ino), nil
-}
-
-// nsid of the namespace that fd is open on, as seen from the own one.
-func (o *ownNetns) nsid(fd int) (int, error) {
-	id, err := o.handle.GetNetNsIdByFd(fd)
-	if err != nil || id >= 0 {
-		return id, err
-	}
-	err = o.handle.SetNetNsIdByFd(fd, unknownNsid) // the kernel chooses
-	if err != nil && !errors.Is(err, unix.EEXIST) {
-		return unknownNsid, err
-	}
-	return o.handle.GetNetNsIdByFd(fd)
-}
-
-// do runs fn on a thread in the own namespace: nearly always it is there
-// already. A thread that cannot go back ends with its goroutine.
-func (o *ownNetns) do(fn func() error) error {
-	runtime.LockOSThread()
-	f, err := os.Open("/proc/thread-self/ns/net")
-	if err != nil {
-		runtime.UnlockOSThread()
-		return fmt.Errorf("own network namespace: %w", err)
-	}
-	defer f.Close()
-	if here, err := inode(f); err == nil && here == o.inode {
-		defer runtime.UnlockOSThread()
-		return fn()
-	}
-	if err := unix.Setns(int(o.file.Fd()), unix.CLONE_NEWNET); err != nil {
-		runtime.UnlockOSThread()
-		return fmt.Errorf("own network namespace: %w", err)
-	}
-	defer func() {
-		if unix.Setns(int(f.Fd()), unix.CLONE_NEWNET) == nil {
-			runtime.UnlockOSThread()
-		}
-	}()
-	return fn()
-}
-
-// Close is idempotent.
-func (o *ownNetns) Close() error {
-	if o.handle != nil {
-		o.handle.Close()
-		o.handle = nil
-	}
-	if o.file == nil {
-		return nil
-	}
-	err := o.file.Close()
-	o.file = nil
-	return err
 }

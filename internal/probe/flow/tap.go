@@ -113,14 +113,18 @@ type Tap struct {
 
 	own     ownNetns
 	readers *counterReader
-	// attaching is held by whoever changes what is attached, before mu.
-	attaching sync.Mutex
+	// attaching is held for reading by whoever changes what is attached, then the
+	// space's busy, then mu; for writing by Close.
+	attaching sync.RWMutex
+	// serial is busy of all spaces where changes of one change others.
+	serial sync.Mutex
+	opened time.Time
 	// The own ends of veths that lead to other namespaces: what the own one
 	// calls those. Only with FromOutside.
 	ends      map[uint32]int
-	owner     *clsactOwner
+	owner     clsactOwner
 	leftovers *Leftovers
-	refused   bool // this kernel has no TCX
+	refused   atomic.Bool // this kernel has no TCX
 
 	// mu guards what is attached where; it is held for moments.
 	mu     sync.Mutex
@@ -159,8 +163,10 @@ func Open(cfg Config) (*Tap, error) {
 		folded: restTotals{},
 		ends:   map[uint32]int{},
 		added:  make(chan struct{}, 1),
+		opened: time.Now(),
 	}
 	t.leftovers = FindLeftovers(cfg.StateDir)
+	t.owner.dir = cfg.StateDir
 	t.layout.Store(&map[uint32]*scene{})
 	err := t.own.open()
 	if err == nil {
