@@ -30,6 +30,7 @@ type fake struct {
 	events  []*orb8v1.EventsResponse
 	pods    []*orb8v1.PodRecord
 	sockets []*orb8v1.SocketsRecord
+	drops   []*orb8v1.DropRecord
 	// After the fixed answers: stop the whole server.
 	die func()
 	// Every connection has moved more each time that Flows is asked.
@@ -104,8 +105,11 @@ func (f *fake) Sockets(q *orb8v1.SocketsRequest, stream grpc.ServerStreamingServ
 	return stream.Send(&orb8v1.SocketsResponse{Message: &orb8v1.SocketsResponse_Summary{Summary: s}})
 }
 
-func (f *fake) Events(_ *orb8v1.EventsRequest, stream grpc.ServerStreamingServer[orb8v1.EventsResponse]) error {
+func (f *fake) Events(q *orb8v1.EventsRequest, stream grpc.ServerStreamingServer[orb8v1.EventsResponse]) error {
 	for _, m := range f.events {
+		if !wanted(q, m) {
+			continue
+		}
 		if err := stream.Send(m); err != nil {
 			return err
 		}

@@ -5,6 +5,8 @@ package cli
 import (
 	"cmp"
 	"context"
+	"io"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -14,8 +16,9 @@ import (
 	"github.com/orb8/orb8/internal/render"
 )
 
-// traceFlags are the question of orb8 trace network.
+// traceFlags are the question of orb8 trace network, and of trace drops.
 type traceFlags struct {
+	kinds              []orb8v1.EventKind
 	filter             filterFlags
 	output             outputFlag
 	duration, interval time.Duration
@@ -29,12 +32,20 @@ func (a *app) trace() *cobra.Command {
 		Args:  noSuchCommand,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(a.traceNetwork())
+	cmd.AddCommand(a.traceNetwork(), a.traceDrops())
 	return cmd
 }
 
+// ofConnections are the kinds of events that trace network shows.
+func ofConnections() []orb8v1.EventKind {
+	return []orb8v1.EventKind{
+		orb8v1.EventKind_EVENT_KIND_TRAFFIC, orb8v1.EventKind_EVENT_KIND_OPENED, orb8v1.EventKind_EVENT_KIND_CLOSED,
+		orb8v1.EventKind_EVENT_KIND_REFUSED, orb8v1.EventKind_EVENT_KIND_RESET, orb8v1.EventKind_EVENT_KIND_FAILED,
+	}
+}
+
 func (a *app) traceNetwork() *cobra.Command {
-	var f traceFlags
+	f := traceFlags{kinds: ofConnections()}
 	cmd := &cobra.Command{
 		Use:   "network",
 		Short: "Connections as they open, move data and end",
@@ -47,30 +58,58 @@ It goes on until interrupted (Ctrl-C), or for --duration.`,
   orb8 trace network --interval 5s -o json`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			request, err := f.request(time.Now())
-			if err != nil {
-				return err
-			}
-			c, err := a.connect(cmd.Context(), f.filter.nodes())
-			if err != nil {
-				return err
-			}
-			defer c.Close()
-			ctx := cmd.Context()
-			if f.duration > 0 {
-				var cancel context.CancelFunc
-				ctx, cancel = context.WithTimeout(ctx, f.duration)
-				defer cancel()
-			}
-			return a.follow(ctx, c, &f, request)
+			return a.runTrace(cmd.Context(), &f)
 		},
 	}
-	cmd.Flags().DurationVar(&f.duration, "duration", 0, "stop after this `TIME`, as 30s or 5m; 0 goes on")
+	f.addDuration(cmd)
 	cmd.Flags().DurationVar(&f.interval, "interval", time.Second, "sum up the data of a connection over this `TIME`")
 	cmd.Flags().StringVar(&f.since, "since", "", "begin with what the agent remembers since this `TIME`: 10m (ago) or 2006-01-02T15:04:05Z")
 	f.output.add(cmd)
 	f.filter.add(cmd)
 	return cmd
+}
+
+func (a *app) traceDrops() *cobra.Command {
+	f := traceFlags{kinds: []orb8v1.EventKind{orb8v1.EventKind_EVENT_KIND_DROP}, interval: agentEpoch}
+	cmd := &cobra.Command{
+		Use:   "drops",
+		Short: "Packets as the kernel drops them: of which connection, and why",
+		Long: `trace drops prints a line for each connection of which the kernel dropped packets in
+the last second, with the kernel's reason and the place in its code; -o wide adds what
+the reason means. LOCAL is whom it met. It goes on until interrupted (Ctrl-C), or for
+--duration. What has been dropped before is shown by: orb8 drops`,
+		Example: `  orb8 trace drops --duration 30s -o wide
+  orb8 trace drops -n training --dst-port 443
+  orb8 trace drops -o json | jq -c '[.reason, .packets, .local.pod]'`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.runTrace(cmd.Context(), &f) },
+	}
+	f.addDuration(cmd)
+	f.output.add(cmd)
+	f.filter.add(cmd)
+	return cmd
+}
+
+func (f *traceFlags) addDuration(cmd *cobra.Command) {
+	cmd.Flags().DurationVar(&f.duration, "duration", 0, "stop after this `TIME`, as 30s or 5m; 0 goes on")
+}
+
+func (a *app) runTrace(ctx context.Context, f *traceFlags) error {
+	request, err := f.request(time.Now())
+	if err != nil {
+		return err
+	}
+	c, err := a.connect(ctx, f.filter.nodes())
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if f.duration > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, f.duration)
+		defer cancel()
+	}
+	return a.follow(ctx, c, f, request)
 }
 
 func (f *traceFlags) request(now time.Time) (*orb8v1.EventsRequest, error) {
@@ -80,7 +119,7 @@ func (f *traceFlags) request(now time.Time) (*orb8v1.EventsRequest, error) {
 	if f.interval < agentEpoch {
 		return nil, usagef("--interval %v: allowed are times from 1s on, since agents count by the second", f.interval)
 	}
-	q := &orb8v1.EventsRequest{Include: f.filter.include, Exclude: f.filter.exclude}
+	q := &orb8v1.EventsRequest{Include: f.filter.include, Exclude: f.filter.exclude, Kinds: f.kinds}
 	if f.since == "" {
 		return q, nil
 	}
@@ -151,10 +190,16 @@ func (a *app) follow(ctx context.Context, c client.Observer, f *traceFlags, q *o
 	}
 }
 
+// eventTable shows events as rows.
+type eventTable interface {
+	Add(*orb8v1.Event)
+	Flush(io.Writer) error
+}
+
 // eventPrinter shows events as a table or as JSON. Its errors come with flush.
 type eventPrinter struct {
 	app   *app
-	table *render.EventTable
+	table eventTable // nil: as JSON
 	// nil: as they come.
 	sums *sums
 	// Nodes that are lost.
@@ -164,7 +209,10 @@ type eventPrinter struct {
 func (a *app) newEventPrinter(f *traceFlags, sum bool) *eventPrinter {
 	p := &eventPrinter{app: a, lost: map[string]bool{}}
 	if !f.output.json() {
-		p.table = render.NewEventTable(a.style(&f.output, a.screen()))
+		style := a.style(&f.output, a.screen())
+		if p.table = render.NewEventTable(style); f.isOfDrops() {
+			p.table = render.NewDropEventTable(style)
+		}
 		// The header tells a quiet stream from one that is not there yet.
 		_ = p.table.Flush(a.out)
 	}
@@ -173,6 +221,8 @@ func (a *app) newEventPrinter(f *traceFlags, sum bool) *eventPrinter {
 	}
 	return p
 }
+
+func (f *traceFlags) isOfDrops() bool { return slices.Contains(f.kinds, orb8v1.EventKind_EVENT_KIND_DROP) }
 
 func (p *eventPrinter) take(m *orb8v1.EventsResponse) {
 	switch {
@@ -203,7 +253,11 @@ func (p *eventPrinter) hear(n *orb8v1.NodeState) {
 // print writes to the buffer, which keeps an error and gives it with flush. Row
 // by row, so that the columns do not depend on how fast events come.
 func (p *eventPrinter) print(e *orb8v1.Event) {
-	if p.table == nil {
+	switch {
+	case p.table == nil && e.GetDrop() != nil:
+		_ = render.DropEventJSON(p.app.out, e)
+		return
+	case p.table == nil:
 		_ = render.EventJSON(p.app.out, e)
 		return
 	}

@@ -5,6 +5,7 @@ package drop
 import (
 	"bytes"
 	"strconv"
+	"strings"
 
 	"github.com/cilium/ebpf"
 )
@@ -57,16 +58,10 @@ func (p *places) name(address uint64) string {
 	return p.known[address]
 }
 
-// shorten takes the function's length off: symbol+0x1f/0x200 [module].
+// shorten takes the function's length and the blank off: of
+// "symbol+0x1f/0x200 [module]" it leaves "symbol+0x1f[module]".
 func shorten(name string) string {
-	b := []byte(name)
-	slash := bytes.IndexByte(b, '/')
-	if slash < 0 {
-		return name
-	}
-	rest := b[slash:]
-	if space := bytes.IndexByte(rest, ' '); space >= 0 {
-		return string(b[:slash]) + string(rest[space:])
-	}
-	return string(b[:slash])
+	name, rest, _ := strings.Cut(name, "/")
+	_, module, _ := strings.Cut(rest, " ")
+	return name + module
 }
