@@ -222,7 +222,9 @@ func (a *app) newEventPrinter(f *traceFlags, sum bool) *eventPrinter {
 	return p
 }
 
-func (f *traceFlags) isOfDrops() bool { return slices.Contains(f.kinds, orb8v1.EventKind_EVENT_KIND_DROP) }
+func (f *traceFlags) isOfDrops() bool {
+	return slices.Contains(f.kinds, orb8v1.EventKind_EVENT_KIND_DROP)
+}
 
 func (p *eventPrinter) take(m *orb8v1.EventsResponse) {
 	switch {
