@@ -76,8 +76,8 @@ func (n *node) mayCapture(ctx context.Context) (who string, err error) {
 	case !n.cfg.AllowCapture:
 		err = status.Error(codes.PermissionDenied, "captures are off on this node: start its agent with --allow-capture (ORB8_ALLOW_CAPTURE=true)")
 	case !local:
-		err = status.Error(codes.PermissionDenied, "packets are given on the unix socket and on loopback only, not on "+n.cfg.Listen+
-			" (ORB8_LISTEN): ask on the node itself, or by kubeconfig where the agent listens on 127.0.0.1")
+		err = status.Error(codes.PermissionDenied, "packets are given on the agent's unix socket, and on loopback where it listens there alone: "+
+			"orb8 --agent "+n.cfg.Socket+" capture on the node, or leave out ORB8_LISTEN, which is "+n.cfg.Listen)
 	case !n.captures.begin():
 		err = status.Errorf(codes.ResourceExhausted, "%d captures run on this node, and that is the most: wait for one to end", maxCaptures)
 	}

@@ -210,6 +210,11 @@ func (c *Cluster) Events(ctx context.Context, q *orb8v1.EventsRequest) iter.Seq2
 	return explained(c, c.relay.Events(ctx, q))
 }
 
+// Capture asks every node for packets.
+func (c *Cluster) Capture(ctx context.Context, q *orb8v1.CaptureRequest) iter.Seq2[*orb8v1.CaptureResponse, error] {
+	return explained(c, c.relay.Capture(ctx, q))
+}
+
 func explained[M any](c *Cluster, answer iter.Seq2[M, error]) iter.Seq2[M, error] {
 	return func(yield func(M, error) bool) {
 		for m, err := range answer {

@@ -47,6 +47,10 @@ func (c *Client) explain(ctx context.Context, err error, connected bool) error {
 	case st.Code() == codes.InvalidArgument:
 		return &Error{who + " did not accept the question: " + st.Message(), "orb8 --help"}
 	}
+	// What it refuses comes with what helps.
+	if refused, try, ok := strings.Cut(st.Message(), ": "); ok && st.Code() == codes.PermissionDenied {
+		return &Error{who + ": " + refused, try}
+	}
 	return &Error{who + " could not answer: " + st.Message(), c.command("status")}
 }
 

@@ -27,6 +27,7 @@ type Observer interface {
 	Pods(context.Context, *pb.PodsRequest) iter.Seq2[*pb.PodsResponse, error]
 	Drops(context.Context, *pb.DropsRequest) iter.Seq2[*pb.DropsResponse, error]
 	Sockets(context.Context, *pb.SocketsRequest) iter.Seq2[*pb.SocketsResponse, error]
+	Capture(context.Context, *pb.CaptureRequest) iter.Seq2[*pb.CaptureResponse, error]
 	Status(context.Context) (*pb.StatusResponse, error)
 }
 

@@ -22,6 +22,7 @@ type fake struct {
 	pods    []*pb.PodsResponse
 	drops   []*pb.DropsResponse
 	sockets []*pb.SocketsResponse
+	packets []*pb.CaptureResponse
 	events  [][]*pb.EventsResponse
 	status  *pb.StatusResponse
 	// At the end of each answer.
@@ -76,6 +77,10 @@ func (f *fake) Drops(ctx context.Context, _ *pb.DropsRequest) iter.Seq2[*pb.Drop
 
 func (f *fake) Sockets(ctx context.Context, _ *pb.SocketsRequest) iter.Seq2[*pb.SocketsResponse, error] {
 	return play(ctx, f, f.sockets)
+}
+
+func (f *fake) Capture(ctx context.Context, _ *pb.CaptureRequest) iter.Seq2[*pb.CaptureResponse, error] {
+	return play(ctx, f, f.packets)
 }
 
 // Events plays one list each time that it is asked; after the last it is quiet.
