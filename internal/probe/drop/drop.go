@@ -87,7 +87,7 @@ func (p *Probe) load() error {
 		return err
 	}
 	for name, value := range map[string]any{
-		kernelVarHasReceiver: kernel.hasReceiver, kernelVarHarmless: kernel.harmless(), kernelVarUnspecified: kernel.number("NOT_SPECIFIED"), kernelVarNoSocket: kernel.number("NO_SOCKET"),
+		kernelVarHasReceiver: kernel.hasReceiver, kernelVarHarmless: kernel.harmless(),
 		kernelVarDetailBound: uint32(p.bound),
 	} {
 		if err := spec.Variables[name].Set(value); err != nil {

@@ -56,8 +56,6 @@ const (
 	kernelVarDropMarked  = "drop_marked"
 	kernelVarHarmless    = "harmless"
 	kernelVarHasReceiver = "has_receiver"
-	kernelVarNoSocket    = "no_socket"
-	kernelVarUnspecified = "unspecified"
 )
 
 // loadKernel returns the embedded CollectionSpec for kernel.
@@ -126,8 +124,6 @@ type kernelVariableSpecs struct {
 	DropMarked  *ebpf.VariableSpec `ebpf:"drop_marked"`
 	Harmless    *ebpf.VariableSpec `ebpf:"harmless"`
 	HasReceiver *ebpf.VariableSpec `ebpf:"has_receiver"`
-	NoSocket    *ebpf.VariableSpec `ebpf:"no_socket"`
-	Unspecified *ebpf.VariableSpec `ebpf:"unspecified"`
 }
 
 // kernelObjects contains all objects after they have been loaded into the kernel.
@@ -173,8 +169,6 @@ type kernelVariables struct {
 	DropMarked  *ebpf.Variable `ebpf:"drop_marked"`
 	Harmless    *ebpf.Variable `ebpf:"harmless"`
 	HasReceiver *ebpf.Variable `ebpf:"has_receiver"`
-	NoSocket    *ebpf.Variable `ebpf:"no_socket"`
-	Unspecified *ebpf.Variable `ebpf:"unspecified"`
 }
 
 // kernelPrograms contains all programs after they have been loaded into the kernel.

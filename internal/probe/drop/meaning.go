@@ -25,10 +25,33 @@ var harmless = []string{
 	"UNIX_DISCONNECT", "UNIX_SKIP_OOB",
 }
 
-// isHarmless tells that a packet was freed for a reason and was not lost.
-func (n *names) isHarmless(name string) bool {
-	// Where the kernel has one reason for both, most are keepalive's.
-	return slices.Contains(harmless, name) || name == invalidSequence && !n.oldApart
+// The kernel's enum harmless.
+const (
+	always = 1 << iota
+	whenGrouped
+	whenICMP
+	whenQueued
+)
+
+// harmlessness tells when packets that are freed for a reason were not lost.
+func (n *names) harmlessness(name string) uint8 {
+	switch {
+	case slices.Contains(harmless, name):
+		return always
+	case name == invalidSequence && !n.oldApart:
+		return always // the kernel has one reason for both, and most are keepalive's
+	}
+	switch name {
+	case "NOT_SPECIFIED":
+		// As often the end of a group's packet or of a closed socket's queue as a
+		// loss: it counts where the packet was on its way.
+		return whenGrouped | whenQueued
+	case "NO_SOCKET":
+		return whenGrouped | whenICMP
+	case "IP_INNOROUTES", "IP_INADDRERRORS", "IPV6DISABLED":
+		return whenGrouped
+	}
+	return 0
 }
 
 // hints are what the common reasons mean. Those of later kernels have none.

@@ -43,7 +43,12 @@ func readKernel() (kernel, error) {
 	return readTypes(spec)
 }
 
-func readTypes(spec *btf.Spec) (k kernel, err error) {
+// types are the kernel's. btf.Spec has them.
+type types interface {
+	TypeByName(name string, to any) error
+}
+
+func readTypes(spec types) (k kernel, err error) {
 	var trace *btf.Typedef
 	if err := spec.TypeByName("btf_trace_kfree_skb", &trace); err != nil {
 		return k, errNoTracepoint
@@ -130,21 +135,11 @@ func (n *names) of(reason uint32) (name, hint string) {
 	return name, ""
 }
 
-// number of a reason; one that no packet has where the kernel does not know it.
-func (k *kernel) number(reason string) uint32 {
-	for number, name := range k.names.core {
-		if name == reason {
-			return number
-		}
-	}
-	return ^uint32(0)
-}
-
-// harmless marks, by number, the reasons that are no loss.
+// harmless marks the reasons that are no loss, by number.
 func (k *kernel) harmless() (marks [reasons]uint8) {
 	for number, name := range k.names.core {
-		if number < reasons && k.names.isHarmless(name) {
-			marks[number] = 1
+		if number < reasons {
+			marks[number] = k.names.harmlessness(name)
 		}
 	}
 	return marks
