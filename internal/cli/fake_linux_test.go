@@ -70,7 +70,9 @@ func (f *fake) Flows(q *orb8v1.FlowsRequest, stream grpc.ServerStreamingServer[o
 	if f.summary == nil {
 		return nil
 	}
-	return stream.Send(&orb8v1.FlowsResponse{Message: &orb8v1.FlowsResponse_Summary{Summary: f.summary}})
+	sum := proto.Clone(f.summary).(*orb8v1.Summary)
+	sum.EndNs = time.Now().UnixNano()
+	return stream.Send(&orb8v1.FlowsResponse{Message: &orb8v1.FlowsResponse_Summary{Summary: sum}})
 }
 
 func (f *fake) Pods(q *orb8v1.PodsRequest, stream grpc.ServerStreamingServer[orb8v1.PodsResponse]) error {

@@ -21,6 +21,7 @@ type flowsFlags struct {
 	sort     choice
 	limit    uint32
 	watch    bool
+	pair     bool
 	interval time.Duration
 }
 
@@ -33,9 +34,15 @@ func (a *app) flows() *cobra.Command {
 end sent. The arrow points from who opened the connection to the other end (→ the
 local end did, ← the remote end did, — it is older than the agent).
 On a terminal 1KB is 1,000 bytes, and a narrow one loses columns (not with -o wide);
-in a pipe bytes and microseconds are plain numbers and no cell holds a blank.`,
+in a pipe bytes and microseconds are plain numbers and no cell holds a blank.
+
+With --pair a row is a connection with both of its ends, where both are tapped:
+LOST are segments that FROM sent and TO did not receive, LOST_BACK the other way.
+While a connection moves (MOVING) that is a lower bound; - is not known, as of
+connections that are older than an agent.`,
 		Example: `  orb8 flows --sort rtt --limit 10
   orb8 flows --watch --protocol tcp --not-port 22
+  orb8 flows --pair --sort lost -n training
   orb8 flows --ip 10.0.0.0/8 -o json | jq .remote.ip`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -47,8 +54,11 @@ in a pipe bytes and microseconds are plain numbers and no cell holds a blank.`,
 				return err
 			}
 			defer c.Close()
-			if f.watch {
+			switch {
+			case f.watch:
 				return a.watchFlows(cmd.Context(), c, &f)
+			case f.pair:
+				return a.showPairs(cmd.Context(), c, &f)
 			}
 			return a.showFlows(cmd.Context(), c, &f)
 		},
@@ -58,13 +68,14 @@ in a pipe bytes and microseconds are plain numbers and no cell holds a blank.`,
 	f.output.add(cmd)
 	cmd.Flags().Uint32Var(&f.limit, "limit", 100, "show at most this `NUMBER`")
 	cmd.Flags().BoolVarP(&f.watch, "watch", "w", false, "ask again and again, and show rates")
+	cmd.Flags().BoolVar(&f.pair, "pair", false, "both ends of a connection as one row, and what was lost between them")
 	cmd.Flags().DurationVar(&f.interval, "interval", time.Second, "how long --watch waits between two questions")
 	f.filter.add(cmd)
 	return cmd
 }
 
 func (f *flowsFlags) setSort() {
-	f.sort.allowed = []string{"bytes", "packets", "rtt", "retransmits", "last"}
+	f.sort.allowed = []string{"bytes", "packets", "rtt", "retransmits", "last", "lost"}
 	// As the column is called.
 	f.sort.also = map[string]string{"last-seen": "last"}
 }
@@ -76,7 +87,7 @@ func (f *flowsFlags) check() error {
 	if f.interval < 100*time.Millisecond {
 		return usagef("--interval %v: allowed are times from 100ms on, as 1s or 500ms", f.interval)
 	}
-	return nil
+	return f.checkPair()
 }
 
 func (f *flowsFlags) request() *orb8v1.FlowsRequest {

@@ -67,7 +67,7 @@ func setup(env *testscript.Env) error {
 	growing.growing = true
 	empty := &fake{status: healthy().status, summary: healthy().summary}
 	for name, f := range map[string]*fake{
-		"AGENT": healthy(), "SERVER": lossy(), "EMPTY": empty, "DYING": healthy(), "BRIEF": brief, "DEAF": deaf, "GROWING": growing,
+		"AGENT": healthy(), "SERVER": lossy(), "EMPTY": empty, "DYING": healthy(), "BRIEF": brief, "DEAF": deaf, "GROWING": growing, "PAIRED": paired(),
 		"MACHINE": machine(), "DROPPING": dropping(),
 	} {
 		if places[name], err = serve(env.Defer, f, name == "DYING"); err != nil {

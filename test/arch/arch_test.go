@@ -28,8 +28,8 @@ var floors = [][]string{
 	{"internal/store"},
 	{"internal/enrich", "internal/kube", "internal/sandbox"},
 	{"internal/cluster", "internal/conntrack", "internal/netstat", "internal/probe/capture", "internal/probe/connect", "internal/probe/flow", "internal/probe/drop", "internal/probe/process", "internal/probe/socket"},
-	{"internal/filter", "internal/netns", "internal/cgroup"},
-	{"internal/kube/reach/reachtest"},      // an API server for tests
+	{"internal/filter", "internal/netns", "internal/cgroup", "internal/pair"},
+	{"internal/kube/reach/reachtest"},                         // an API server for tests
 	{"internal/event", "internal/pcapng", "internal/version"}, // the words
 	{"api/orb8/v1"},
 }
@@ -37,10 +37,11 @@ var floors = [][]string{
 // The command line knows the agents by their API alone: all that it may import
 // of the house.
 var only = map[string][]string{
-	"internal/cli":    {"api/orb8/v1", "internal/client", "internal/render", "internal/event", "internal/pcapng"},
+	"internal/cli":    {"api/orb8/v1", "internal/client", "internal/render", "internal/pair", "internal/event", "internal/pcapng"},
 	"internal/client": {"api/orb8/v1", "internal/relay", "internal/kube/reach"},
 	"internal/relay":  {"api/orb8/v1"},
-	"internal/render": {"api/orb8/v1", "internal/event"},
+	"internal/render": {"api/orb8/v1", "internal/pair", "internal/event"},
+	"internal/pair":   {"api/orb8/v1", "internal/event"},
 	"internal/event":  {},
 	"internal/pcapng": {},
 	"api/orb8/v1":     {},
