@@ -26,7 +26,10 @@ func sshd() *orb8v1.FlowRecord {
 		Remote:      &orb8v1.End{Ip: "192.0.2.7", Port: 51812, Class: "external"},
 		Total:       &orb8v1.Traffic{TxBytes: 1_400_000, TxPackets: 1200, RxBytes: 35_000, RxPackets: 900},
 		FirstSeenNs: noon - 90*second, LastSeenNs: noon - second,
-		State: "established", Health: &orb8v1.Health{RttUs: 1234, MinRttUs: 900},
+		DurationNs: 90 * second,
+		State:      "established", Health: &orb8v1.Health{
+			RttUs: 1234, MinRttUs: 900, HandshakeUs: new(uint32(45)), RetransmitRatio: new(0.0), OutOfOrder: new(uint64(0)), ZeroWindowsRx: 3,
+		},
 	}
 }
 
@@ -41,7 +44,7 @@ func trainer() *orb8v1.FlowRecord {
 		Remote:      &orb8v1.End{Ip: "fd00::2", Port: 443, Fqdn: "s3.eu-west-1.example.com", Class: "external"},
 		Total:       &orb8v1.Traffic{TxBytes: 999, TxPackets: 9, RxBytes: 12_345_678_901, RxPackets: 8_000_000},
 		FirstSeenNs: noon - 3600*second, LastSeenNs: noon,
-		State: "established", Health: &orb8v1.Health{RttUs: 85, MinRttUs: 60, Retransmits: 17},
+		State: "established", Health: &orb8v1.Health{RttUs: 85, MinRttUs: 60, Retransmits: 17, RetransmitRatio: new(0.0375), OutOfOrder: new(uint64(1200))},
 	}
 }
 
@@ -54,6 +57,24 @@ func attacker() *orb8v1.FlowRecord {
 		Total:       &orb8v1.Traffic{TxBytes: 120, TxPackets: 2},
 		FirstSeenNs: noon - 5*second, LastSeenNs: noon - 5*second,
 	}
+}
+
+// lost is a connect that nobody answered.
+func lost() *orb8v1.FlowRecord {
+	return &orb8v1.FlowRecord{
+		ConnectionId: 0xdead, Node: "gpu-1", Tap: &orb8v1.Tap{Netns: 4026531840, Ifindex: 2, Interface: "eth0"},
+		Protocol: 6, OpenedBy: orb8v1.Opener_OPENER_LOCAL,
+		Local:       &orb8v1.End{Ip: "10.0.0.1", Port: 40404, Process: "curl", Pid: 77, Class: "host"},
+		Remote:      &orb8v1.End{Ip: "192.0.2.99", Port: 443, Class: "external"},
+		Total:       &orb8v1.Traffic{TxBytes: 518, TxPackets: 7},
+		FirstSeenNs: noon - 122*second, LastSeenNs: noon + 5*second, DurationNs: 127 * second,
+	}
+}
+
+func ended(f *orb8v1.FlowRecord, state string, h *orb8v1.Health) *orb8v1.FlowRecord {
+	h.RttUs, h.MinRttUs = f.GetHealth().GetRttUs(), f.GetHealth().GetMinRttUs()
+	f.State, f.Health = state, h
+	return f
 }
 
 func ping() *orb8v1.FlowRecord {
@@ -87,8 +108,9 @@ func healthy() *fake {
 			moved(2, sshd(), 2000, 150),
 			happened(orb8v1.EventKind_EVENT_KIND_REFUSED, 2, attacker()),
 			moved(3, attacker(), 60, 0),
-			happened(orb8v1.EventKind_EVENT_KIND_CLOSED, 3, sshd()),
-			happened(orb8v1.EventKind_EVENT_KIND_RESET, 4, trainer()),
+			happened(orb8v1.EventKind_EVENT_KIND_CLOSED, 3, ended(sshd(), "closed", &orb8v1.Health{ClosedBy: "remote"})),
+			happened(orb8v1.EventKind_EVENT_KIND_RESET, 4, ended(trainer(), "reset", &orb8v1.Health{ResetBy: "local", Retransmits: 17})),
+			happened(orb8v1.EventKind_EVENT_KIND_FAILED, 5, ended(lost(), "failed", &orb8v1.Health{Failure: "timed_out", Retransmits: 6})),
 		},
 	}
 }

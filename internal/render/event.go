@@ -51,7 +51,7 @@ func (r flowRow) event() cell {
 	switch r.kind {
 	case orb8v1.EventKind_EVENT_KIND_OPENED:
 		c.tone = green
-	case orb8v1.EventKind_EVENT_KIND_REFUSED, orb8v1.EventKind_EVENT_KIND_RESET:
+	case orb8v1.EventKind_EVENT_KIND_REFUSED, orb8v1.EventKind_EVENT_KIND_RESET, orb8v1.EventKind_EVENT_KIND_FAILED:
 		c.tone = red
 	case orb8v1.EventKind_EVENT_KIND_CLOSED:
 		c.tone = dim
@@ -71,6 +71,8 @@ func eventName(k orb8v1.EventKind) string {
 		return "refused"
 	case orb8v1.EventKind_EVENT_KIND_RESET:
 		return "reset"
+	case orb8v1.EventKind_EVENT_KIND_FAILED:
+		return "failed"
 	}
 	return "unknown"
 }

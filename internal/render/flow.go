@@ -9,7 +9,6 @@ import (
 	"time"
 
 	orb8v1 "github.com/orb8/orb8/api/orb8/v1"
-	"github.com/orb8/orb8/internal/event"
 )
 
 // Rate is how fast a connection moves, in bytes a second.
@@ -104,6 +103,10 @@ func flowColumns() []flowColumn {
 		{inWide, column{title: "REMOTE_IP"}, func(r flowRow) cell { return cell{text: r.flow.GetRemote().GetIp()} }},
 		{inAll, column{title: "PROTO", usual: 6}, func(r flowRow) cell { return cell{text: protocolName(r.flow.GetProtocol())} }},
 		{inFlows | inWide, column{title: "STATE", drop: 2}, flowRow.state},
+		{inWide, column{title: "FAILURE"}, func(r flowRow) cell { return cell{r.flow.GetHealth().GetFailure(), red} }},
+		{inWide, column{title: "CLOSED_BY"}, func(r flowRow) cell { return cell{text: r.flow.GetHealth().GetClosedBy()} }},
+		{inWide, column{title: "RESET_BY"}, func(r flowRow) cell { return cell{r.flow.GetHealth().GetResetBy(), red} }},
+		{inWide, column{title: "DURATION", raw: "DURATION_NS", right: true}, flowRow.duration},
 		{inAll, column{title: "TX", raw: "TX_BYTES", right: true, usual: 7}, func(r flowRow) cell { return r.bytes(r.moved.GetTxBytes(), r.moved != nil) }},
 		{inAll, column{title: "RX", raw: "RX_BYTES", right: true, usual: 7}, func(r flowRow) cell { return r.bytes(r.moved.GetRxBytes(), r.moved != nil) }},
 		{inRates, column{title: "TX/S", raw: "TX_BYTES/S", right: true}, func(r flowRow) cell { return r.bytes(r.rate.Tx, r.rate.Known) }},
@@ -115,7 +118,12 @@ func flowColumns() []flowColumn {
 		{inWide, column{title: "RX_PKTS", raw: "RX_PACKETS", right: true}, func(r flowRow) cell { return r.count(r.moved.GetRxPackets(), r.moved != nil) }},
 		{inAll, column{title: "RTT", raw: "RTT_US", right: true, usual: 6, drop: 4}, func(r flowRow) cell { return r.micros(r.flow.GetHealth().GetRttUs()) }},
 		{inWide, column{title: "MIN_RTT", raw: "MIN_RTT_US", right: true}, func(r flowRow) cell { return r.micros(r.flow.GetHealth().GetMinRttUs()) }},
+		{inWide, column{title: "HANDSHAKE", raw: "HANDSHAKE_US", right: true}, flowRow.handshake},
 		{inAll, column{title: "RETR", raw: "RETRANSMITS", right: true, drop: 3}, flowRow.retransmits},
+		{inWide, column{title: "RETR%", raw: "RETRANSMIT_RATIO", right: true}, flowRow.retransmitRatio},
+		{inWide, column{title: "OUT_OF_ORDER", right: true}, flowRow.outOfOrder},
+		{inWide, column{title: "ZERO_WIN_TX", raw: "ZERO_WINDOWS_TX", right: true}, func(r flowRow) cell { return r.zeros(r.flow.GetHealth().GetZeroWindowsTx()) }},
+		{inWide, column{title: "ZERO_WIN_RX", raw: "ZERO_WINDOWS_RX", right: true}, func(r flowRow) cell { return r.zeros(r.flow.GetHealth().GetZeroWindowsRx()) }},
 		{inWide, column{title: "FIRST_SEEN"}, func(r flowRow) cell { return r.date(r.flow.GetFirstSeenNs()) }},
 		{inFlowsWide, column{title: "LAST_SEEN"}, func(r flowRow) cell { return r.date(r.flow.GetLastSeenNs()) }},
 		{inWide, column{title: "LOCAL_WORKLOAD"}, func(r flowRow) cell { return cell{text: workloadName(r.flow.GetLocal().GetWorkload())} }},
@@ -128,6 +136,7 @@ func flowColumns() []flowColumn {
 		{inWide, column{title: "PID", right: true}, func(r flowRow) cell { return numberCell(uint64(r.flow.GetLocal().GetPid())) }},
 		{inWide, column{title: "CGROUP", right: true}, func(r flowRow) cell { return numberCell(r.flow.GetLocal().GetCgroupId()) }},
 		{inWide, column{title: "CONNECTION"}, func(r flowRow) cell { return cell{text: hexID(r.flow.GetConnectionId())} }},
+		{inEvents | inEventsWide, column{title: "HOW", sentence: true, drop: 2, usual: 21}, flowRow.how},
 	}
 }
 
@@ -145,7 +154,7 @@ type flowRow struct {
 
 func (r flowRow) state() cell {
 	switch state := r.flow.GetState(); {
-	case state == "reset", state == "refused":
+	case state == "reset", state == "refused", state == "failed":
 		return cell{state, red}
 	case state == "closed":
 		return cell{state, dim}
@@ -154,15 +163,6 @@ func (r flowRow) state() cell {
 	default:
 		return cell{text: state}
 	}
-}
-
-func (r flowRow) retransmits() cell {
-	n, known := knownRetransmits(r.flow)
-	c := r.count(n, known)
-	if n > 0 {
-		c.tone = yellow
-	}
-	return c
 }
 
 func (r flowRow) bytes(n uint64, known bool) cell {
@@ -198,12 +198,6 @@ func numberCell(n uint64) cell {
 
 // stamp is a time for programs, to the millisecond.
 func stamp(ns int64) string { return time.Unix(0, ns).UTC().Format("2006-01-02T15:04:05.000Z") }
-
-// knownRetransmits: without a socket seen, or outside TCP, none is no number.
-func knownRetransmits(f *orb8v1.FlowRecord) (uint64, bool) {
-	known := f.GetHealth() != nil && event.Protocol(f.GetProtocol()) == event.TCP
-	return f.GetHealth().GetRetransmits(), known
-}
 
 func hexID(id uint64) string {
 	if id == 0 {

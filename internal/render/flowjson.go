@@ -33,6 +33,7 @@ type flowJSON struct {
 	MinRTT      uint32          `json:"min_rtt_us,omitempty"`
 	Retransmits *uint64         `json:"retransmits,omitempty"`
 	State       string          `json:"state,omitempty"`
+	healthJSON
 }
 
 type translatedJSON struct {
@@ -125,6 +126,7 @@ func newFlowJSON(f *orb8v1.FlowRecord) flowJSON {
 		RTT:          f.GetHealth().GetRttUs(),
 		MinRTT:       f.GetHealth().GetMinRttUs(),
 		State:        f.GetState(),
+		healthJSON:   newHealthJSON(f),
 	}
 	if l, r := f.GetTranslatedLocal(), f.GetTranslatedRemote(); l != nil && r != nil {
 		j.Translated = &translatedJSON{newAddressJSON(l, ports), newAddressJSON(r, ports)}

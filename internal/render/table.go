@@ -58,7 +58,8 @@ type column struct {
 	sentence bool
 	// wraps: the terminal may break its cells; also only the last column.
 	wraps bool
-	// drop: a narrow terminal loses column 1 first, then 2; 0 stays always.
+	// drop: a narrow terminal loses column 1 first, then 2 up to mostDrop; 0 stays
+	// always.
 	drop int
 	// The width that its cells usually take, and raw ones where that is more.
 	usual, usualRaw int
@@ -69,6 +70,7 @@ const (
 	// Cut cells keep that much; columns are dropped before cells of a fitting
 	// column get narrower than comfortable.
 	minFit, comfortable = 10, 16
+	mostDrop            = 4
 )
 
 // Table lines up rows and writes them when flushed. Between flushes it keeps
@@ -191,12 +193,11 @@ func (t *Table) fitted() []int {
 		return n - len(gap)
 	}
 	const untouched = 1 << 16
-	for next := 1; total(untouched) > t.style.Width && total(comfortable) > t.style.Width; next++ {
-		i := slices.IndexFunc(t.columns, func(c column) bool { return c.drop == next })
-		if i < 0 {
-			break
+	for next := 1; next <= mostDrop && total(untouched) > t.style.Width && total(comfortable) > t.style.Width; next++ {
+		// Not every table has a column of each.
+		if i := slices.IndexFunc(t.columns, func(c column) bool { return c.drop == next }); i >= 0 {
+			widths[i] = 0
 		}
-		widths[i] = 0
 	}
 	fit := untouched
 	if widest := slices.Max(widths); total(widest) > t.style.Width {
