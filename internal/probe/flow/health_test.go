@@ -42,7 +42,8 @@ func TestHealth(t *testing.T) {
 			t.Fatal(err)
 		}
 		_ = c.CloseWrite()
-		remoteCookie := p.B.Cookie(<-accepted)
+		remote := <-accepted
+		remoteCookie, remoteInfo := p.B.Cookie(remote), p.B.TCPInfo(remote)
 		release()
 		_, _ = io.Copy(io.Discard, c)
 		stopA()
@@ -53,6 +54,9 @@ func TestHealth(t *testing.T) {
 		port := c.LocalAddr().(*net.TCPAddr).AddrPort().Port()
 		own, other := a.find(event.TCP, port, server.Port()), b.find(event.TCP, server.Port(), port)
 		checkHealth(t, own, info)
+		if h := other.Health; !h.TellsOrder || h.OutOfOrder != remoteInfo.Rcv_ooopack || h.OutOfOrder == 0 {
+			t.Errorf("%d segments out of order (%v), the socket says %d", h.OutOfOrder, h.TellsOrder, remoteInfo.Rcv_ooopack)
+		}
 		if n := sentSegments(&p.A) - before; n != own.Traffic.TxPackets {
 			t.Errorf("TCP sent %d segments, tapped %d", n, own.Traffic.TxPackets)
 		}

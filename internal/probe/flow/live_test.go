@@ -3,6 +3,7 @@
 package flow
 
 import (
+	"cmp"
 	"sync"
 	"testing"
 	"time"
@@ -125,16 +126,41 @@ func (l *live) add(d *event.Delta) {
 	if old != nil {
 		sum.Traffic.Add(old.Traffic)
 		sum.Segmentation.Add(old.Segmentation)
-		sum.Health.FlagsTx |= old.Health.FlagsTx
-		sum.Health.FlagsRx |= old.Health.FlagsRx
-		if !sum.HasSocket { // an epoch in which it sent nothing
-			sum.Health, sum.HasSocket = old.Health, old.HasSocket
-		}
+		sum.Health = addHealth(old, d)
+		sum.HasSocket = d.HasSocket || old.HasSocket
 		if sum.Cookie == 0 {
 			sum.Cookie, sum.Cgroup = old.Cookie, old.Cgroup
 		}
 	}
 	l.flows[d.Conn] = &sum
+}
+
+// addHealth is what two epochs together tell.
+func addHealth(old, d *event.Delta) event.Health {
+	h, was := d.Health, &old.Health
+	if !d.HasSocket { // an epoch in which it sent nothing
+		h.RTT, h.MinRTT, h.BytesAcked = was.RTT, was.MinRTT, was.BytesAcked
+		h.Retransmits, h.OutOfOrder, h.TellsOrder = was.Retransmits, was.OutOfOrder, was.TellsOrder
+	}
+	if old.HasSocket {
+		h.RetransmitsBefore = was.RetransmitsBefore
+	}
+	h.SYN, h.SYNACK = cmp.Or(was.SYN, h.SYN), cmp.Or(was.SYNACK, h.SYNACK)
+	h.ClosedBy, h.ResetBy = cmp.Or(was.ClosedBy, h.ClosedBy), cmp.Or(was.ResetBy, h.ResetBy)
+	if was.ShutTx && d.BeganShutTx {
+		h.ZeroWindowsTx--
+	}
+	if was.ShutRx && d.BeganShutRx {
+		h.ZeroWindowsRx--
+	}
+	h.ZeroWindowsTx += was.ZeroWindowsTx
+	h.ZeroWindowsRx += was.ZeroWindowsRx
+	h.ShutTx = h.ShutTx || was.ShutTx && d.Traffic.TxPackets == 0
+	h.ShutRx = h.ShutRx || was.ShutRx && d.Traffic.RxPackets == 0
+	h.FlagsTx |= was.FlagsTx
+	h.FlagsRx |= was.FlagsRx
+	h.ICMPErrors += was.ICMPErrors
+	return h
 }
 
 // every ends epochs until stop is called, as an agent does.
