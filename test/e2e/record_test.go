@@ -33,6 +33,7 @@ type record struct {
 	RxPackets    uint64 `json:"rx_packets"`
 	Retransmits  uint64
 	State        string
+	Failure      string
 	// Of an event.
 	TimeNS int64 `json:"time_ns"`
 

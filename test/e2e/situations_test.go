@@ -34,6 +34,8 @@ func situations() []situation {
 		{name: "a pod in CrashLoop", run: crashLoop},
 		{name: "owners to the top", run: owners},
 		{name: "filters", run: filters},
+		{name: "what a policy drops", run: policyDrops},
+		{name: "loss between two nodes", run: lossBetweenNodes},
 		{name: "NFS", run: nfs},
 	}
 }
