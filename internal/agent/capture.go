@@ -131,7 +131,10 @@ func (n *node) Capture(ctx context.Context, w observer.CaptureWish, to observer.
 			total.Matched, total.Sent, total.Dropped = total.Matched+a.Matched, total.Sent+a.Sent, total.Dropped+a.Dropped
 		}
 		by := end.By
-		if err != nil {
+		switch {
+		case ctx.Err() != nil:
+			by = "its reader, who left"
+		case err != nil:
 			by = status.Convert(err).Message()
 		}
 		n.log.Info("Capture ended", "who", who, "by", by, "took", time.Since(start).Round(time.Millisecond),
@@ -148,7 +151,9 @@ func (n *node) Capture(ctx context.Context, w observer.CaptureWish, to observer.
 	r := &capturing{node: n, targets: t, probe: probe, to: to, bounds: w.Bounds}
 	defer func() {
 		end.Amounts = r.amounts()
-		err = errors.Join(err, probe.Close())
+		if closed := probe.Close(); err == nil {
+			err = closed
+		}
 	}()
 	if err := to.Begin(w.Bounds); err != nil {
 		return end, err

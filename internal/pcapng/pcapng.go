@@ -8,6 +8,7 @@
 package pcapng
 
 import (
+	"cmp"
 	"encoding/binary"
 	"io"
 	"slices"
@@ -82,10 +83,18 @@ const buffered = 64 << 10
 type Writer struct {
 	out  io.Writer
 	buf  []byte
-	ends []int // of the blocks in buf
+	ends []blockEnd // of the blocks in buf
 	good int64
+	// Packets in the good part.
+	packets uint64
 	next uint32
 	err  error
+}
+
+// blockEnd is where a block ends in the buffer, and the packets in it up to there.
+type blockEnd struct {
+	at      int
+	packets uint64
 }
 
 // NewWriter begins a section.
@@ -164,15 +173,13 @@ func (w *Writer) Flush() error {
 	if err == nil && n < len(w.buf) {
 		err = io.ErrShortWrite
 	}
-	if err != nil {
-		w.err = err
-		// The last block that is whole.
-		i, _ := slices.BinarySearch(w.ends, n+1)
-		if n = 0; i > 0 {
-			n = w.ends[i-1]
-		}
+	w.err = err
+	// The last block that is whole.
+	i, _ := slices.BinarySearchFunc(w.ends, n+1, func(e blockEnd, n int) int { return cmp.Compare(e.at, n) })
+	if i > 0 {
+		w.good += int64(w.ends[i-1].at)
+		w.packets += w.ends[i-1].packets
 	}
-	w.good += int64(n)
 	w.buf, w.ends = w.buf[:0], w.ends[:0]
 	return w.err
 }
@@ -180,6 +187,9 @@ func (w *Writer) Flush() error {
 // Good is how many bytes of what was written are whole blocks. After an error
 // what is behind them is to be cut off.
 func (w *Writer) Good() int64 { return w.good }
+
+// Packets is how many packets are in the good part.
+func (w *Writer) Packets() uint64 { return w.packets }
 
 // begin gives the place of the block's length.
 func (w *Writer) begin(kind uint32) int {
@@ -193,7 +203,14 @@ func (w *Writer) end(at int) {
 	length := uint32(len(w.buf) - at + 8)
 	binary.LittleEndian.PutUint32(w.buf[at:], length)
 	w.u32(length)
-	w.ends = append(w.ends, len(w.buf))
+	e := blockEnd{at: len(w.buf)}
+	if len(w.ends) > 0 {
+		e.packets = w.ends[len(w.ends)-1].packets
+	}
+	if binary.LittleEndian.Uint32(w.buf[at-4:]) == blockPacket {
+		e.packets++
+	}
+	w.ends = append(w.ends, e)
 	if len(w.buf) >= buffered {
 		_ = w.Flush()
 	}

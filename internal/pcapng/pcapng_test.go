@@ -124,7 +124,15 @@ func TestFullDisk(t *testing.T) {
 		if w.Good() > int64(d.Len()) {
 			t.Fatalf("%d bytes are good, of %d", w.Good(), d.Len())
 		}
-		readBlocks(t, d.Bytes()[:w.Good()])
+		packets := uint64(0)
+		for _, b := range readBlocks(t, d.Bytes()[:w.Good()]) {
+			if b.kind == blockPacket {
+				packets++
+			}
+		}
+		if w.Packets() != packets {
+			t.Fatalf("%d packets, not %d", packets, w.Packets())
+		}
 		if err == nil {
 			if room < 400 {
 				t.Errorf("no error with room for %d bytes", room)
