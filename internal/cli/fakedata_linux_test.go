@@ -26,7 +26,7 @@ func sshd() *orb8v1.FlowRecord {
 		Remote:      &orb8v1.End{Ip: "192.0.2.7", Port: 51812, Class: "external"},
 		Total:       &orb8v1.Traffic{TxBytes: 1_400_000, TxPackets: 1200, RxBytes: 35_000, RxPackets: 900},
 		FirstSeenNs: noon - 90*second, LastSeenNs: noon - second,
-		DurationNs: 90 * second,
+		DurationNs: new(90 * second),
 		State:      "established", Health: &orb8v1.Health{
 			RttUs: 1234, MinRttUs: 900, HandshakeUs: new(uint32(45)), RetransmitRatio: new(0.0), OutOfOrder: new(uint64(0)), ZeroWindowsRx: 3,
 		},
@@ -67,7 +67,7 @@ func lost() *orb8v1.FlowRecord {
 		Local:       &orb8v1.End{Ip: "10.0.0.1", Port: 40404, Process: "curl", Pid: 77, Class: "host"},
 		Remote:      &orb8v1.End{Ip: "192.0.2.99", Port: 443, Class: "external"},
 		Total:       &orb8v1.Traffic{TxBytes: 518, TxPackets: 7},
-		FirstSeenNs: noon - 122*second, LastSeenNs: noon + 5*second, DurationNs: 127 * second,
+		FirstSeenNs: noon - 122*second, LastSeenNs: noon + 5*second, DurationNs: new(127 * second),
 	}
 }
 

@@ -82,11 +82,14 @@ func percent(share float64) string {
 }
 
 func (r flowRow) duration() cell {
-	ns := r.flow.GetDurationNs()
-	if ns != 0 && r.style.Human {
-		return cell{text: Span(ns)}
+	switch ns := r.flow.DurationNs; {
+	case ns == nil:
+		return cell{}
+	case r.style.Human:
+		return cell{text: Span(*ns)}
+	default:
+		return cell{text: strconv.FormatInt(*ns, 10)}
 	}
-	return numberCell(uint64(max(ns, 0)))
 }
 
 // Span is how long something took, from nanoseconds: as Micros up to a minute,
@@ -141,11 +144,11 @@ type healthJSON struct {
 	ClosedBy        string   `json:"closed_by,omitempty"`
 	ResetBy         string   `json:"reset_by,omitempty"`
 	Failure         string   `json:"failure,omitempty"`
-	DurationNS      int64    `json:"duration_ns,omitempty"`
+	DurationNS      *int64   `json:"duration_ns,omitempty"`
 }
 
 func newHealthJSON(f *orb8v1.FlowRecord) healthJSON {
-	j := healthJSON{DurationNS: f.GetDurationNs()}
+	j := healthJSON{DurationNS: f.DurationNs}
 	if !isTCP(f) {
 		return j
 	}

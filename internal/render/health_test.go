@@ -31,12 +31,12 @@ func TestSpans(t *testing.T) {
 
 func TestHowItEnded(t *testing.T) {
 	for want, e := range map[string]*orb8v1.Event{
-		"by remote after 3.01s":     {Kind: orb8v1.EventKind_EVENT_KIND_CLOSED, Flow: &orb8v1.FlowRecord{DurationNs: 3_010_000_000, Health: &orb8v1.Health{ClosedBy: "remote"}}},
+		"by remote after 3.01s":     {Kind: orb8v1.EventKind_EVENT_KIND_CLOSED, Flow: &orb8v1.FlowRecord{DurationNs: new(int64(3_010_000_000)), Health: &orb8v1.Health{ClosedBy: "remote"}}},
 		"by local in the handshake": {Kind: orb8v1.EventKind_EVENT_KIND_RESET, Flow: &orb8v1.FlowRecord{Health: &orb8v1.Health{ResetBy: "local", Failure: "reset"}}},
-		"by remote after 85µs":      {Kind: orb8v1.EventKind_EVENT_KIND_REFUSED, Flow: &orb8v1.FlowRecord{DurationNs: 85_900, Health: &orb8v1.Health{ResetBy: "remote", Failure: "refused"}}},
-		"given up after 2m":         {Kind: orb8v1.EventKind_EVENT_KIND_FAILED, Flow: &orb8v1.FlowRecord{DurationNs: 120_000_000_000, Health: &orb8v1.Health{Failure: "given_up"}}},
+		"by remote after 85µs":      {Kind: orb8v1.EventKind_EVENT_KIND_REFUSED, Flow: &orb8v1.FlowRecord{DurationNs: new(int64(85_900)), Health: &orb8v1.Health{ResetBy: "remote", Failure: "refused"}}},
+		"given up after 2m":         {Kind: orb8v1.EventKind_EVENT_KIND_FAILED, Flow: &orb8v1.FlowRecord{DurationNs: new(int64(120_000_000_000)), Health: &orb8v1.Health{Failure: "given_up"}}},
 		"unreachable":               {Kind: orb8v1.EventKind_EVENT_KIND_FAILED, Flow: &orb8v1.FlowRecord{Health: &orb8v1.Health{Failure: "unreachable"}}},
-		"":                          {Kind: orb8v1.EventKind_EVENT_KIND_OPENED, Flow: &orb8v1.FlowRecord{DurationNs: 5, Health: &orb8v1.Health{ClosedBy: "remote"}}},
+		"":                          {Kind: orb8v1.EventKind_EVENT_KIND_OPENED, Flow: &orb8v1.FlowRecord{DurationNs: new(int64(5)), Health: &orb8v1.Health{ClosedBy: "remote"}}},
 	} {
 		r := flowRow{flow: e.GetFlow(), kind: e.GetKind()}
 		if got := r.how().text; got != want {
@@ -67,7 +67,7 @@ func TestHealthInJSON(t *testing.T) {
 			}
 		}
 	}
-	got := read(&orb8v1.FlowRecord{Protocol: 6, DurationNs: 7, Health: &orb8v1.Health{
+	got := read(&orb8v1.FlowRecord{Protocol: 6, DurationNs: new(int64(7)), Health: &orb8v1.Health{
 		HandshakeUs: new(uint32(0)), RetransmitRatio: new(0.0), OutOfOrder: new(uint64(0)), ZeroWindowsTx: 1, ClosedBy: "local", ResetBy: "remote", Failure: "reset",
 	}})
 	want := map[string]any{

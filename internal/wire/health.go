@@ -32,8 +32,7 @@ func health(f *event.Flow) *pb.Health {
 		Failure:         h.Failure.String(),
 	}
 	if h.TellsOrder {
-		n := uint64(h.OutOfOrder)
-		m.OutOfOrder = &n
+		m.OutOfOrder = new(uint64(h.OutOfOrder))
 	}
 	return m
 }
@@ -56,17 +55,16 @@ func retransmitRatio(f *event.Flow) *float64 {
 		return nil
 	}
 	// What the machine itself lost was sent again, and not seen before.
-	ratio := min(1, float64(h.Retransmits-h.RetransmitsBefore)/float64(f.Total.TxPackets))
-	return &ratio
+	return new(min(1, float64(h.Retransmits-h.RetransmitsBefore)/float64(f.Total.TxPackets)))
 }
 
-// duration is 0 where the beginning was not seen.
-func duration(f *event.Flow, now int64) int64 {
+// duration is nil where the beginning was not seen.
+func duration(f *event.Flow, now int64) *int64 {
 	if f.Health.SYN == 0 {
-		return 0
+		return nil
 	}
 	if f.State.Ended() {
 		now = f.Last
 	}
-	return max(0, now-f.First)
+	return new(max(0, now-f.First))
 }

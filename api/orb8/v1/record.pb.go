@@ -385,8 +385,9 @@ type FlowRecord struct {
 	Loss *Loss `protobuf:"bytes,21,opt,name=loss,proto3" json:"loss,omitempty"`
 	// Of TCP: from the first SYN to the last packet or, of a connection that has not
 	// ended, to the end of the answer; of a connect that failed, to its failure.
-	// Absent where the beginning was not seen.
-	DurationNs    int64 `protobuf:"varint,22,opt,name=duration_ns,json=durationNs,proto3" json:"duration_ns,omitempty"`
+	// Absent where the beginning was not seen. To the kernel's clock tick, like the
+	// times above: 0 is less than that.
+	DurationNs    *int64 `protobuf:"varint,22,opt,name=duration_ns,json=durationNs,proto3,oneof" json:"duration_ns,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -569,8 +570,8 @@ func (x *FlowRecord) GetLoss() *Loss {
 }
 
 func (x *FlowRecord) GetDurationNs() int64 {
-	if x != nil {
-		return x.DurationNs
+	if x != nil && x.DurationNs != nil {
+		return *x.DurationNs
 	}
 	return 0
 }
@@ -1352,7 +1353,7 @@ const file_orb8_v1_record_proto_rawDesc = "" +
 	"\tworkloads\x18\x03 \x03(\tR\tworkloads\x12\x16\n" +
 	"\x06labels\x18\x04 \x03(\tR\x06labels\x12\x1a\n" +
 	"\bservices\x18\x05 \x03(\tR\bservices\x12\x14\n" +
-	"\x05nodes\x18\x06 \x03(\tR\x05nodes\"\xa9\x06\n" +
+	"\x05nodes\x18\x06 \x03(\tR\x05nodes\"\xbe\x06\n" +
 	"\n" +
 	"FlowRecord\x12#\n" +
 	"\rconnection_id\x18\x01 \x01(\x06R\fconnectionId\x12\x12\n" +
@@ -1378,9 +1379,10 @@ const file_orb8_v1_record_proto_rawDesc = "" +
 	"\tfragments\x18\x12 \x01(\bR\tfragments\x127\n" +
 	"\x10translated_local\x18\x13 \x01(\v2\f.orb8.v1.EndR\x0ftranslatedLocal\x129\n" +
 	"\x11translated_remote\x18\x14 \x01(\v2\f.orb8.v1.EndR\x10translatedRemote\x12!\n" +
-	"\x04loss\x18\x15 \x01(\v2\r.orb8.v1.LossR\x04loss\x12\x1f\n" +
-	"\vduration_ns\x18\x16 \x01(\x03R\n" +
-	"durationNs\"q\n" +
+	"\x04loss\x18\x15 \x01(\v2\r.orb8.v1.LossR\x04loss\x12$\n" +
+	"\vduration_ns\x18\x16 \x01(\x03H\x00R\n" +
+	"durationNs\x88\x01\x01B\x0e\n" +
+	"\f_duration_ns\"q\n" +
 	"\x03Tap\x12\x14\n" +
 	"\x05netns\x18\x01 \x01(\x04R\x05netns\x12\x18\n" +
 	"\aifindex\x18\x02 \x01(\rR\aifindex\x12\x1c\n" +
@@ -1519,6 +1521,7 @@ func file_orb8_v1_record_proto_init() {
 	if File_orb8_v1_record_proto != nil {
 		return
 	}
+	file_orb8_v1_record_proto_msgTypes[2].OneofWrappers = []any{}
 	file_orb8_v1_record_proto_msgTypes[5].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

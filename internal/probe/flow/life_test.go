@@ -151,6 +151,43 @@ func TestWhoEnds(t *testing.T) {
 	})
 }
 
+// Who asks and then does not wait for the answer resets it, before the connection
+// was open.
+func TestResetInTheHandshake(t *testing.T) {
+	bothWays(t, func(t *testing.T, how Attach) {
+		p := tapBoth(t, how)
+		server := p.B.ListenTCP(false, ServeDiscard)
+		for _, args := range [][]string{
+			{"add", "table", "inet", "late"},
+			{"add", "chain", "inet", "late", "in", "{ type filter hook input priority 0; }"},
+			{"add", "rule", "inet", "late", "in", "tcp flags & (syn | ack) == (syn | ack) drop"},
+		} {
+			p.A.Command("nft", args...)
+		}
+		p.A.Do(func() {
+			if c, err := net.DialTimeout("tcp", server.String(), 200*time.Millisecond); err == nil {
+				_ = c.Close()
+				t.Error("the answer was to be lost")
+			}
+		})
+		p.A.Command("nft", "delete", "table", "inet", "late")
+		var b *event.Delta
+		Eventually(t, "the answer to be reset", func() bool {
+			p.a.settle()
+			p.b.settle()
+			for c, d := range p.b.flows {
+				if c.LocalPort == server.Port() {
+					b = d
+				}
+			}
+			return b != nil && b.Health.FlagsRx&event.FlagRST != 0
+		})
+		if h := b.Health; h.FlagsRx != event.FlagSYN|event.FlagRST || h.FlagsTx != event.FlagSYN|event.FlagACK || h.ResetBy != event.SideRemote {
+			t.Errorf("%+v", h)
+		}
+	})
+}
+
 // Of a connection that is older than the tap its past is not the tap's, nor is its
 // beginning known.
 func TestOlderThanTheTap(t *testing.T) {

@@ -31,7 +31,7 @@ func TestRecordsIPv4(t *testing.T) {
 	records := []record{
 		{name: "TCP", frame: Packet(Ether{}, v4, tcp, Zeros(10)), protocol: event.TCP, ports: [2]uint16{4000, 443}},
 		{name: "TCP with options", frame: Packet(Ether{}, v4, TCP{Src: 1, Dst: 2, Words: 15}), protocol: event.TCP, ports: [2]uint16{1, 2}},
-		{name: "TCP that claims more header than there is", frame: Packet(Ether{}, v4, TCP{Src: 1, Dst: 2, Words: 15})[:14+20+14], protocol: event.TCP, ports: [2]uint16{1, 2}},
+		{name: "TCP that claims more header than there is", frame: Packet(Ether{}, v4, TCP{Src: 1, Dst: 2, Words: 15})[:14+20+16], protocol: event.TCP, ports: [2]uint16{1, 2}},
 		{name: "UDP", frame: Packet(Ether{}, v4, udp), protocol: event.UDP, ports: [2]uint16{5000, 53}},
 		{name: "UDP of 3000 bytes", frame: Packet(Ether{}, v4, udp, Zeros(3000)), protocol: event.UDP, ports: [2]uint16{5000, 53}},
 		{name: "SCTP", frame: Packet(Ether{}, v4, SCTP{Src: 6, Dst: 7}), protocol: event.SCTP, ports: [2]uint16{6, 7}},
