@@ -25,7 +25,7 @@ test: test-deps ## install by apt what the tests need, and run them all (root)
 	$(MAKE) smoke-test
 
 unit: ## the tests that need neither root nor a kernel, with the race detector
-	$(GO) test -race ./api/... ./internal/cli/... ./internal/client/... ./internal/enrich/... ./internal/event/... ./internal/filter/... ./internal/observer/... ./internal/render/... ./internal/store/... ./internal/wire/...
+	$(GO) test -race ./api/... ./internal/cli/... ./internal/client/... ./internal/enrich/... ./internal/event/... ./internal/filter/... ./internal/observer/... ./internal/pcapng/... ./internal/relay/... ./internal/render/... ./internal/store/... ./internal/wire/...
 	$(GO) test -C tools/image -race .
 
 FUZZTIME ?= 20s
@@ -83,7 +83,7 @@ verify-setup: ## say what this machine has of what orb8 needs
 	@test/smoke/verify-setup.sh
 
 # Debian and Ubuntu; elsewhere install these by hand.
-TEST_PACKAGES     := iproute2 iperf3 nftables ethtool
+TEST_PACKAGES     := iproute2 iperf3 nftables ethtool tshark
 GENERATE_PACKAGES := clang-19 llvm-19 libbpf-dev linux-libc-dev protobuf-compiler
 E2E_PACKAGES      := libseccomp-dev pkg-config gcc libc6-dev busybox-static iproute2 iptables nftables conntrack openssl python3
 
