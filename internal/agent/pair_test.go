@@ -23,20 +23,27 @@ import (
 // inside runs fn in a named namespace of the world: its sockets stay there.
 func (w *world) inside(name string, fn func() error) {
 	w.t.Helper()
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread ends here
-		ns, err := os.Open(fmt.Sprintf("/proc/%d/root/run/netns/%s", w.pid, name))
-		if err == nil {
-			defer ns.Close()
-			err = unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET)
-		}
-		if err == nil {
-			err = fn()
-		}
-		done <- err
-	}()
-	if err := <-done; err != nil {
+	runtime.LockOSThread()
+	home, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer home.Close()
+	ns, err := os.Open(fmt.Sprintf("/proc/%d/root/run/netns/%s", w.pid, name))
+	if err == nil {
+		defer ns.Close()
+		err = unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET)
+	}
+	if err == nil {
+		err = fn()
+	}
+	// The thread must not end: the world's processes end with the one that started
+	// them.
+	if back := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); back != nil {
+		w.t.Fatal(back)
+	}
+	runtime.UnlockOSThread()
+	if err != nil {
 		w.t.Fatalf("in namespace %s: %v", name, err)
 	}
 }

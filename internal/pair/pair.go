@@ -14,6 +14,7 @@ package pair
 
 import (
 	"cmp"
+	"net/netip"
 	"slices"
 
 	pb "github.com/orb8/orb8/api/orb8/v1"
@@ -109,8 +110,12 @@ func (e *Ends) Before(f *pb.FlowRecord) {
 	e.before[keyOf(f)] = counts{f.GetTotal().GetTxPackets(), f.GetTotal().GetRxPackets()}
 }
 
-// Add takes a record of the second.
+// Add takes a record of the second. What is sent to a group has not two ends,
+// and is left out.
 func (e *Ends) Add(f *pb.FlowRecord) {
+	if group(f.GetLocal()) || group(f.GetRemote()) {
+		return
+	}
 	id := f.GetConnectionId()
 	if e.groups[id] == nil {
 		e.order = append(e.order, id)
@@ -118,13 +123,19 @@ func (e *Ends) Add(f *pb.FlowRecord) {
 	e.groups[id] = append(e.groups[id], f)
 }
 
+// group tells whether an address is nobody's own.
+func group(e *pb.End) bool {
+	ip, err := netip.ParseAddr(e.GetIp())
+	return err == nil && (ip.IsMulticast() || ip.IsUnspecified() || ip == netip.AddrFrom4([4]byte{255, 255, 255, 255}))
+}
+
 // Pairs gives the connections in the order of the second answer. since is from
 // when on all nodes count, Unix nanoseconds.
 func (e *Ends) Pairs(since int64) []Pair {
 	var all []Pair
 	for _, id := range e.order {
-		for _, group := range apart(e.groups[id]) {
-			all = append(all, e.pair(group, since)...)
+		for _, records := range apart(e.groups[id]) {
+			all = append(all, e.pair(records, since)...)
 		}
 	}
 	return all

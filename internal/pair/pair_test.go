@@ -126,6 +126,15 @@ func TestManyRecords(t *testing.T) {
 	}
 }
 
+func TestGroupsAreNoEnds(t *testing.T) {
+	for _, ip := range []string{"ff02::16", "::", "224.0.0.251", "255.255.255.255", "0.0.0.0"} {
+		f := record(1, 1, 1, func(f *pb.FlowRecord) { f.Remote = &pb.End{Ip: ip} })
+		if got := pairs(nil, []*pb.FlowRecord{f}); len(got) != 0 {
+			t.Errorf("%s: %+v", ip, got)
+		}
+	}
+}
+
 func TestWhoOpenedIsNotKnown(t *testing.T) {
 	unknown := func(f *pb.FlowRecord) { f.OpenedBy = pb.Opener_OPENER_UNKNOWN }
 	for _, order := range [][]int{{1, 2}, {2, 1}} {
