@@ -5,6 +5,7 @@ package agent
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"google.golang.org/grpc/codes"
@@ -26,6 +27,8 @@ type targets struct {
 	// Senders and receivers, of include and of exclude.
 	from, to, notFrom, notTo podSet
 	told                     map[string]bool
+	// Whose a namespace is; nobody's where it is the node's own, or unknown.
+	owner func(netns uint32) *event.Identity
 }
 
 // place is an interface to capture at.
@@ -98,7 +101,7 @@ func (n *node) newTargets(f *filter.Filter) (*targets, error) {
 		},
 		from: newPodSet(in.From, false), to: newPodSet(in.To, false),
 		notFrom: newPodSet(ex.From, true), notTo: newPodSet(ex.To, true),
-		told: map[string]bool{},
+		told: map[string]bool{}, owner: n.owner,
 	}
 	if n.kube == nil && t.named() {
 		return nil, status.Error(codes.InvalidArgument, "this agent knows no pods, being told of none by Kubernetes: capture by --ip and --port")
@@ -106,13 +109,17 @@ func (n *node) newTargets(f *filter.Filter) (*targets, error) {
 	return t, nil
 }
 
-// named: pods, and not only addresses and ports, were asked for.
+// named: the filter is about pods, and not only about addresses and ports.
 func (t *targets) named() bool {
-	in := &t.pods.Include
-	return len(in.Namespaces)+len(in.Pods)+len(in.Workloads)+len(in.Labels) > 0 || t.ended()
+	return t.chosen() || ofPods(&t.pods.Exclude) || t.notFrom.set || t.notTo.set
 }
 
-func (t *targets) ended() bool { return t.from.set || t.to.set || t.notFrom.set || t.notTo.set }
+// chosen: certain pods are asked for.
+func (t *targets) chosen() bool { return ofPods(&t.pods.Include) || t.from.set || t.to.set }
+
+func ofPods(e *filter.End) bool {
+	return len(e.Namespaces)+len(e.Pods)+len(e.Workloads)+len(e.Labels) > 0
+}
 
 // find gives the interfaces, and what is to be known for the first time.
 func (t *targets) find(ctx context.Context) (found map[event.Iface]place, notes []string, err error) {
@@ -124,9 +131,9 @@ func (t *targets) find(ctx context.Context) (found map[event.Iface]place, notes 
 }
 
 // look is find for the owner of what is known.
-func (t *targets) look() (found map[event.Iface]place, notes []string, err error) {
+func (t *targets) look() (map[event.Iface]place, []string, error) {
 	var pods []*cluster.Pod
-	if t.ended() {
+	if t.named() {
 		t.node.kube.names.Pods(func(p *cluster.Pod, gone int64) bool {
 			if gone == 0 {
 				pods = append(pods, p)
@@ -134,13 +141,16 @@ func (t *targets) look() (found map[event.Iface]place, notes []string, err error
 			return true
 		})
 	}
+	return t.choose(t.node.tap.Interfaces(), pods)
+}
+
+// choose gives those of the interfaces that are wanted. A filter that means only
+// pods without interfaces of their own is refused.
+func (t *targets) choose(interfaces []event.Interface, pods []*cluster.Pod) (found map[event.Iface]place, notes []string, err error) {
 	found = map[event.Iface]place{}
-	for _, i := range t.node.tap.Interfaces() {
-		if i.How == "" || i.Left {
-			continue
-		}
+	for _, i := range interfaces {
 		id := t.owner(i.Iface.Netns)
-		if !t.wants(id) {
+		if i.How == "" || i.Left || !t.wants(id) {
 			continue
 		}
 		found[i.Iface] = place{
@@ -153,22 +163,28 @@ func (t *targets) look() (found map[event.Iface]place, notes []string, err error
 			},
 		}
 	}
-	shared := t.shared()
-	if len(found) == 0 && len(shared) > 0 {
-		return nil, nil, status.Error(codes.InvalidArgument, sharedSentence(shared)+": capture by --port and --ip, without the pod")
-	}
-	if len(shared) > 0 {
-		if s := sharedSentence(shared); !t.told[s] {
-			t.told[s] = true
-			notes = append(notes, "left out: "+s)
+	if t.chosen() {
+		shared := sharing(pods, func(id *event.Identity) bool { return id.Node == t.node.cfg.Node && t.wants(id) })
+		if shared != "" && len(found) == 0 {
+			return nil, nil, status.Error(codes.InvalidArgument, shared+": capture by --port and --ip, without the pod")
 		}
+		notes = t.note(notes, "left out", shared)
 	}
-	return found, notes, nil
+	kept := sharing(pods, func(id *event.Identity) bool { return id.Node == t.node.cfg.Node && t.unwanted(id) })
+	return found, t.note(notes, "not left out", kept), nil
 }
 
-// owner is whose a namespace is; nobody's where it is the node's own, or unknown.
-func (t *targets) owner(netns uint32) *event.Identity {
-	n := t.node
+// note is told once.
+func (t *targets) note(notes []string, what, names string) []string {
+	if names == "" || t.told[what+names] {
+		return notes
+	}
+	t.told[what+names] = true
+	return append(notes, what+": "+names)
+}
+
+// owner is whose a namespace is, for captures.
+func (n *node) owner(netns uint32) *event.Identity {
 	id := &event.Identity{Class: event.ClassHost, Node: n.cfg.Node}
 	if n.kube == nil || netns == n.tap.Own() {
 		return id
@@ -195,24 +211,24 @@ func (t *targets) wants(id *event.Identity) bool {
 	return t.from.set && t.from.has(id) || t.to.set && t.to.has(id)
 }
 
-// shared are the pods of this node that were asked for and have no interface of
-// their own.
-func (t *targets) shared() (names []string) {
-	if !t.named() {
-		return nil
-	}
-	n := t.node
-	n.kube.names.Pods(func(p *cluster.Pod, gone int64) bool {
-		if id := identityOf(p); p.HostNetwork && gone == 0 && p.Node == n.cfg.Node && t.wants(id) {
-			names = append(names, p.Namespace+"/"+p.Name)
-		}
-		return true
-	})
-	return names
+// unwanted tells whether what is left out by name is this pod's.
+func (t *targets) unwanted(id *event.Identity) bool {
+	return !(&filter.Pods{Exclude: t.pods.Exclude}).Match(id) && (&filter.Pods{Include: t.pods.Include}).Match(id)
 }
 
-func sharedSentence(names []string) string {
+// sharing names the pods that have no interface of their own.
+func sharing(pods []*cluster.Pod, asked func(*event.Identity) bool) string {
+	var names []string
+	for _, p := range pods {
+		if p.HostNetwork && asked(identityOf(p)) {
+			names = append(names, p.Namespace+"/"+p.Name)
+		}
+	}
+	if len(names) == 0 {
+		return ""
+	}
 	const most = 3
+	slices.Sort(names)
 	list := strings.Join(names[:min(most, len(names))], ", ")
 	if more := len(names) - most; more > 0 {
 		list += fmt.Sprintf(" and %d more", more)
