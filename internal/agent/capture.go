@@ -16,6 +16,7 @@ import (
 
 	"github.com/orb8/orb8/internal/observer"
 	"github.com/orb8/orb8/internal/probe/capture"
+	"github.com/orb8/orb8/internal/probe/flow"
 )
 
 // Packets hold what people say to each other, so captures are off unless allowed,
@@ -144,7 +145,10 @@ func (n *node) Capture(ctx context.Context, w observer.CaptureWish, to observer.
 	if err != nil {
 		return end, err
 	}
-	probe, err := capture.Open(capture.Config{Filter: w.Filter, Snaplen: w.Bounds.Snaplen, Enter: n.captures.enter, Log: n.log})
+	probe, err := capture.Open(capture.Config{
+		Filter: w.Filter, Snaplen: w.Bounds.Snaplen, Enter: n.captures.enter, Log: n.log,
+		Sockets: n.cfg.Attach == string(flow.AttachClsact), // TCX is not wanted, whyever
+	})
 	if err != nil {
 		return end, captureFault(err)
 	}
