@@ -43,8 +43,11 @@ func (a *Agent) openSockets() error {
 	}
 	a.sockets = netstat.New(cfg)
 	a.sockets.Add(own)
-	if inside {
+	switch {
+	case inside:
 		a.spaces.sockets = a.sockets
+	case a.spaces != nil:
+		a.problems = append(a.problems, "orb8 health knows the node's own sockets only: those of pods are counted inside their namespaces (ORB8_NETNS)")
 	}
 	return nil
 }

@@ -85,3 +85,26 @@ func TestSocketsOfNamespaces(t *testing.T) {
 		return sum.GetKnown() == 2
 	})
 }
+
+// TestSocketsFromOutside: an agent that does not enter namespaces says so of
+// each, and never shows its own numbers as theirs.
+func TestSocketsFromOutside(t *testing.T) {
+	w := newWorld(t)
+	w.run("ip netns add c1; ip link add v1 type veth peer name eth0 netns c1; ip link set v1 up; ip -n c1 link set eth0 up")
+	a := w.agent(t.TempDir(), "ORB8_NETNS=ends")
+	a.listens()
+	bpftest.Eventually(t, "c1 to be known", func() bool {
+		list, _ := a.sockets(&pb.SocketsRequest{})
+		return list["c1"] != nil
+	})
+	list, _ := a.sockets(&pb.SocketsRequest{})
+	if c := list["c1"]; !strings.Contains(c.GetProblem(), "may not enter") || len(c.GetCounters()) > 0 || c.GetTcpInUse() > 0 {
+		t.Errorf("%v", c)
+	}
+	if own := list[""]; own.GetProblem() != "" || own.GetTcpInUse() == 0 {
+		t.Errorf("%v", own)
+	}
+	if notes := strings.Join(a.status().Notes, "\n"); !strings.Contains(notes, "orb8 health knows the node's own sockets only") {
+		t.Error(notes)
+	}
+}
