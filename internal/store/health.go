@@ -26,8 +26,7 @@ func mergeHealth(f *event.Flow, d *event.Delta) {
 	f.HasSocket = true
 	h.RTT, h.MinRTT = d.Health.RTT, d.Health.MinRTT
 	h.Retransmits, h.BytesAcked = d.Health.Retransmits, d.Health.BytesAcked
-	h.OutOfOrder = max(h.OutOfOrder, d.Health.OutOfOrder) // read less often than the rest
-	h.TellsOrder = d.Health.TellsOrder
+	h.OutOfOrder, h.TellsOrder = d.Health.OutOfOrder, d.Health.TellsOrder
 }
 
 // mergeLife adds how a TCP connection began and ended, and its windows.

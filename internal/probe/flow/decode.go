@@ -83,7 +83,7 @@ func (t *Tap) decode(k *kernelFlowKey, v *kernelFlowValue) {
 	d.FirstAnswers = v.FirstWas&firstAnswers != 0
 	d.Loopback = t.cfg.Loopback && k.Ifindex == loopback
 	d.HasSocket = v.HasHealth != 0
-	d.Health.TellsOrder = d.HasSocket && t.kernel.tellsOrder
+	d.Health.TellsOrder = d.HasSocket && t.kernel.outOfOrder != 0
 	d.Place = t.scenes.of(k.Netns).place(&d.Conn, v.Sender, v.Tagged != 0)
 }
 

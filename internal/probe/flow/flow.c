@@ -23,7 +23,7 @@ const volatile __u32 netns = 0; /* inode of the namespace this instance is in */
 const volatile __u32 link_header = ETH_HLEN; /* or LINK_UNKNOWN */
 const volatile __u32 forwards = 0; /* packets of others pass through this namespace */
 /* Where this kernel's struct tcp_sock counts segments that came out of order; 0
- * where that is not known. Of the rare programs only. */
+ * where that is not known. */
 const volatile __u32 out_of_order_at = 0;
 
 enum direction { INGRESS = 0, EGRESS = 1 };
@@ -250,6 +250,7 @@ static __always_inline void read_health(struct __sk_buff *skb, struct flow_value
 {
 	struct bpf_sock *sk = skb->sk;
 	struct bpf_tcp_sock *tp;
+	void *kernel;
 
 	if (!sk)
 		return;
@@ -261,6 +262,11 @@ static __always_inline void read_health(struct __sk_buff *skb, struct flow_value
 	v->min_rtt_us = tp->rtt_min;
 	v->tx.retransmits = tp->total_retrans;
 	v->bytes_acked = tp->bytes_acked;
+	if (!out_of_order_at) /* a constant: the verifier drops the rest */
+		return;
+	kernel = bpf_skc_to_tcp_sock(sk);
+	if (kernel)
+		v->tx.out_of_order = *(__u32 *)(kernel + out_of_order_at);
 }
 
 #include "rare.h"

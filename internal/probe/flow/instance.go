@@ -22,7 +22,7 @@ const (
 // packets need.
 type kernelSide struct {
 	spec       *ebpf.CollectionSpec // of an instance
-	tellsOrder bool                 // the kernel's sockets say what came out of order
+	outOfOrder uint32               // the kernel's out_of_order_at
 
 	active    *ebpf.Map
 	moved     *ebpf.Map
@@ -75,11 +75,10 @@ func (k *kernelSide) load(entries int) error {
 		}
 	}
 	shared := spec.Copy()
-	at := outOfOrderAt()
-	if err := shared.Variables[kernelVarOutOfOrderAt].Set(at); err != nil {
+	k.outOfOrder = outOfOrderAt()
+	if err := shared.Variables[kernelVarOutOfOrderAt].Set(k.outOfOrder); err != nil {
 		return fmt.Errorf("set %s: %w", kernelVarOutOfOrderAt, err)
 	}
-	k.tellsOrder = at != 0
 	if err := shared.LoadAndAssign(&k.programs, k.options()); err != nil {
 		return fmt.Errorf("load programs: %w", err)
 	}
@@ -138,7 +137,9 @@ func (k *kernelSide) instance(c constants) (*instance, error) {
 	if c.forwards {
 		forwards = 1
 	}
-	for name, value := range map[string]uint32{"netns": c.netns, "link_header": c.linkHeader, "forwards": forwards} {
+	for name, value := range map[string]uint32{
+		kernelVarNetns: c.netns, kernelVarLinkHeader: c.linkHeader, kernelVarForwards: forwards, kernelVarOutOfOrderAt: k.outOfOrder,
+	} {
 		if err := spec.Variables[name].Set(value); err != nil {
 			return nil, fmt.Errorf("set %s: %w", name, err)
 		}

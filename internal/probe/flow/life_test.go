@@ -132,7 +132,7 @@ func TestWhoEnds(t *testing.T) {
 			"the one that asked":     {ServeDiscard, func(c *net.TCPConn) { _ = c.Close() }, event.SideLocal, event.SideUnknown},
 			"the one that was asked": {func(*net.TCPConn) {}, func(c *net.TCPConn) { _, _ = io.Copy(io.Discard, c); _ = c.Close() }, event.SideRemote, event.SideUnknown},
 			"reset by who asked":     {ServeDiscard, func(c *net.TCPConn) { _ = c.SetLinger(0); _ = c.Close() }, event.SideUnknown, event.SideLocal},
-			"reset by who was asked":  {func(c *net.TCPConn) { _, _ = c.Read(make([]byte, 1)); _ = c.SetLinger(0) }, func(c *net.TCPConn) { _, _ = c.Write([]byte{1}); _, _ = io.Copy(io.Discard, c) }, event.SideUnknown, event.SideRemote},
+			"reset by who was asked": {func(c *net.TCPConn) { _, _ = c.Read(make([]byte, 1)); _ = c.SetLinger(0) }, func(c *net.TCPConn) { _, _ = c.Write([]byte{1}); _, _ = io.Copy(io.Discard, c) }, event.SideUnknown, event.SideRemote},
 			"closed, and data behind": {func(c *net.TCPConn) { _, _ = c.Read(make([]byte, 1)) }, func(c *net.TCPConn) {
 				_, _ = c.Write([]byte{1})
 				_, _ = io.Copy(io.Discard, c)

@@ -125,21 +125,14 @@ static __noinline int blame_quoted(struct __sk_buff *skb, void *table, struct pa
 	return 0;
 }
 
-/* What is read of the socket once an epoch, and as the connection ends. */
-static __always_inline void read_rare_health(struct __sk_buff *skb, struct flow_value *v)
+/* The first time that a socket is read is always a rare one. */
+static __always_inline void read_first_health(struct __sk_buff *skb, struct flow_value *v)
 {
 	bool first = !v->has_health;
-	struct bpf_sock *sk = skb->sk;
-	void *tp;
 
 	read_health(skb, v);
 	if (first)
 		v->retransmits_before = v->tx.retransmits;
-	if (!out_of_order_at || !sk)
-		return;
-	tp = bpf_skc_to_tcp_sock(sk);
-	if (tp)
-		v->tx.out_of_order = *(__u32 *)(tp + out_of_order_at);
 }
 
 /* Not 0, which is none. */
@@ -222,7 +215,7 @@ static __noinline int insert(struct __sk_buff *skb, void *table, struct first *f
 		add_flags(&v, EGRESS, f->flags);
 		read_sender(skb, &v, f->key);
 		if (f->key->protocol == IPPROTO_TCP)
-			read_rare_health(skb, &v);
+			read_first_health(skb, &v);
 	} else {
 		add_flags(&v, INGRESS, f->flags);
 	}
@@ -291,7 +284,7 @@ static __always_inline int observe_rare(struct __sk_buff *skb, const enum direct
 	if (dir == EGRESS && !v->sender)
 		read_sender(skb, v, &p.key);
 	if (dir == EGRESS && p.key.protocol == IPPROTO_TCP)
-		read_rare_health(skb, v);
+		read_first_health(skb, v);
 counted:
 	if (p.icmp_error)
 		blame_quoted(skb, table, &p, dir == EGRESS);
