@@ -23,8 +23,14 @@ char LICENSE[] SEC("license") = "Dual MIT/GPL";
 
 enum direction { INGRESS = 0, EGRESS = 1 };
 
+/* A list is looked through only where a packet's number has its bit: for most
+ * that do not match that is one load, however long the list. */
+#define BITS 1024
+#define HASH 0x9e3779b97f4a7c15ULL
+
 struct capture_ports {
-	__u32 count;
+	__u64 bits[BITS / 64]; /* by the last bits of port_be */
+	__u64 count;
 	__u16 port_be[MAX_PORTS];
 };
 
@@ -34,7 +40,9 @@ struct capture_prefix {
 };
 
 struct capture_prefixes {
-	__u64 count;
+	__u64 bits[BITS / 64]; /* by hash(), of those that are whole addresses */
+	__u32 wide; /* the others, which come first */
+	__u32 count;
 	struct capture_prefix prefix[MAX_PREFIXES];
 };
 
@@ -104,10 +112,15 @@ struct view {
 	__u8 protocol;
 };
 
+static __always_inline bool maybe(const volatile __u64 *bits, __u32 number)
+{
+	return bits[number / 64 % (BITS / 64)] >> (number % 64) & 1;
+}
+
 static __always_inline bool has_port(const volatile struct capture_ports *list, const struct view *v,
 				     bool src, bool dst)
 {
-	if (!v->ports)
+	if (!v->ports || !((src && maybe(list->bits, v->src_port_be)) || (dst && maybe(list->bits, v->dst_port_be))))
 		return false;
 	for (__u32 i = 0; i < MAX_PORTS; i++) {
 		if (i >= list->count)
@@ -123,11 +136,22 @@ static __always_inline bool within(const volatile struct capture_prefix *p, cons
 	return (address[0] & p->mask[0]) == p->address[0] && (address[1] & p->mask[1]) == p->address[1];
 }
 
+/* The bit of an address: a host's and a network's are counted up alike, so the
+ * last ones alone would be those of many. */
+static __always_inline __u32 hash(const __u64 *address)
+{
+	return (address[0] ^ address[1]) * HASH >> 54;
+}
+
 static __always_inline bool has_ip(const volatile struct capture_prefixes *list, const struct view *v,
 				   bool src, bool dst)
 {
+	__u32 end = list->wide;
+
+	if ((src && maybe(list->bits, hash(v->src))) || (dst && maybe(list->bits, hash(v->dst))))
+		end = list->count;
 	for (__u32 i = 0; i < MAX_PREFIXES; i++) {
-		if (i >= list->count)
+		if (i >= end)
 			break;
 		if ((src && within(&list->prefix[i], v->src)) || (dst && within(&list->prefix[i], v->dst)))
 			return true;

@@ -3,6 +3,7 @@
 package capture
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -19,19 +20,28 @@ const (
 	maxProtocols = 16
 	maxPorts     = 64
 	maxPrefixes  = 64
+	maxWide      = 16 // of them; each is compared
 )
 
 // ports, prefix, prefixes, ends and fields are the kernel's, byte by byte.
 type ports struct {
-	Count uint32
+	Bits  bits
+	Count uint64
 	Port  [maxPorts][2]byte
 }
+
+// bits tell that a number is in no list by one look.
+type bits [16]uint64
+
+func (b *bits) set(number uint16) { b[number/64%16] |= 1 << (number % 64) }
 
 type prefix struct{ Address, Mask [16]byte }
 
 type prefixes struct {
-	Count  uint64
-	Prefix [maxPrefixes]prefix
+	Bits bits
+	// Wide are those that are no whole addresses, and come first.
+	Wide, Count uint32
+	Prefix      [maxPrefixes]prefix
 }
 
 type ends struct {
@@ -44,7 +54,6 @@ type fields struct {
 	Protocol                 [maxProtocols]event.Protocol
 	Directions               uint32
 	Ports, SrcPorts, DstPort ports
-	_                        [4]byte
 	IPs, SrcIPs, DstIPs      prefixes
 	From, To                 ends
 }
@@ -64,6 +73,7 @@ func check(f *filter.Filter) error {
 			{"protocols", len(in.Protocols), maxProtocols},
 			{"ports", max(len(in.Ports), len(in.SrcPorts), len(in.DstPorts)), maxPorts},
 			{"addresses", max(len(in.IPs), len(in.SrcIPs), len(in.DstIPs)), maxPrefixes},
+			{"CIDR prefixes", max(wide(in.IPs), wide(in.SrcIPs), wide(in.DstIPs)), maxWide},
 		} {
 			if l.n > l.of {
 				return fmt.Errorf("a filter of packets has at most %d %s in a list, not %d", l.of, l.what, l.n)
@@ -73,10 +83,19 @@ func check(f *filter.Filter) error {
 	return nil
 }
 
+func wide(list []netip.Prefix) (n int) {
+	for _, p := range list {
+		if !p.IsSingleIP() {
+			n++
+		}
+	}
+	return n
+}
+
 // asks tells whether any of the fields does.
 func (f *fields) asks() bool {
-	return f.Protocols+f.Directions+f.Ports.Count+f.SrcPorts.Count+f.DstPort.Count+f.From.Set+f.To.Set > 0 ||
-		f.IPs.Count+f.SrcIPs.Count+f.DstIPs.Count > 0
+	return f.Protocols+f.Directions+f.From.Set+f.To.Set > 0 ||
+		f.Ports.Count+f.SrcPorts.Count+f.DstPort.Count > 0 || f.IPs.Count+f.SrcIPs.Count+f.DstIPs.Count > 0
 }
 
 func newFields(in *filter.Fields, of *Ends) (f fields, err error) {
@@ -99,14 +118,19 @@ func newFields(in *filter.Fields, of *Ends) (f fields, err error) {
 func newPorts(list []uint16) (p ports) {
 	for _, n := range list {
 		p.Port[p.Count] = [2]byte{byte(n >> 8), byte(n)}
+		p.Bits.set(n<<8 | n>>8)
 		p.Count++
 	}
 	return p
 }
 
 func newPrefixes(list []netip.Prefix) (p prefixes) {
-	for _, in := range list {
-		p.add(in)
+	for _, wide := range []bool{true, false} {
+		for _, in := range list {
+			if in.IsSingleIP() != wide {
+				p.add(in)
+			}
+		}
 	}
 	return p
 }
@@ -122,6 +146,16 @@ func (p *prefixes) add(in netip.Prefix) {
 		to.Mask[i/8] |= 0x80 >> (i % 8)
 	}
 	p.Count++
+	if in.IsSingleIP() {
+		p.Bits.set(hash(&to.Address))
+	} else {
+		p.Wide++
+	}
+}
+
+// hash is the kernel's.
+func hash(ip *[16]byte) uint16 {
+	return uint16((binary.NativeEndian.Uint64(ip[:]) ^ binary.NativeEndian.Uint64(ip[8:])) * 0x9e3779b97f4a7c15 >> 54)
 }
 
 func newEnds(of *Pods) (e ends, err error) {

@@ -26,23 +26,27 @@ type kernelCaptureFields struct {
 	Directions uint32
 	Ports      struct {
 		_      structs.HostLayout
-		Count  uint32
+		Bits   [16]uint64
+		Count  uint64
 		PortBe [64]uint16
 	}
 	SrcPorts struct {
 		_      structs.HostLayout
-		Count  uint32
+		Bits   [16]uint64
+		Count  uint64
 		PortBe [64]uint16
 	}
 	DstPorts struct {
 		_      structs.HostLayout
-		Count  uint32
+		Bits   [16]uint64
+		Count  uint64
 		PortBe [64]uint16
 	}
-	_   [4]byte
 	Ips struct {
 		_      structs.HostLayout
-		Count  uint64
+		Bits   [16]uint64
+		Wide   uint32
+		Count  uint32
 		Prefix [64]struct {
 			_       structs.HostLayout
 			Address [2]uint64
@@ -51,7 +55,9 @@ type kernelCaptureFields struct {
 	}
 	SrcIps struct {
 		_      structs.HostLayout
-		Count  uint64
+		Bits   [16]uint64
+		Wide   uint32
+		Count  uint32
 		Prefix [64]struct {
 			_       structs.HostLayout
 			Address [2]uint64
@@ -60,7 +66,9 @@ type kernelCaptureFields struct {
 	}
 	DstIps struct {
 		_      structs.HostLayout
-		Count  uint64
+		Bits   [16]uint64
+		Wide   uint32
+		Count  uint32
 		Prefix [64]struct {
 			_       structs.HostLayout
 			Address [2]uint64
@@ -73,7 +81,9 @@ type kernelCaptureFields struct {
 		Local  uint32
 		Remote struct {
 			_      structs.HostLayout
-			Count  uint64
+			Bits   [16]uint64
+			Wide   uint32
+			Count  uint32
 			Prefix [64]struct {
 				_       structs.HostLayout
 				Address [2]uint64
@@ -87,7 +97,9 @@ type kernelCaptureFields struct {
 		Local  uint32
 		Remote struct {
 			_      structs.HostLayout
-			Count  uint64
+			Bits   [16]uint64
+			Wide   uint32
+			Count  uint32
 			Prefix [64]struct {
 				_       structs.HostLayout
 				Address [2]uint64

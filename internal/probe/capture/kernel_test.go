@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -328,10 +329,11 @@ func TestFullestFilter(t *testing.T) {
 		t.Error("excluded, and captured")
 	}
 	for what, f := range map[string]filter.Filter{
-		"at most 64 ports":     {Include: filter.Fields{SrcPorts: append(full.Ports, 65)}},
-		"at most 64 addresses": {Exclude: filter.Fields{IPs: append(full.IPs, full.IPs[0])}},
-		"at most 16 protocols": {Include: filter.Fields{Protocols: append(full.Protocols, 1)}},
-		"which Service":        {Include: filter.Fields{To: filter.End{Services: []string{"x"}}}},
+		"at most 64 ports":         {Include: filter.Fields{SrcPorts: append(full.Ports, 65)}},
+		"at most 64 addresses":     {Exclude: filter.Fields{IPs: append(full.IPs, full.IPs[0])}},
+		"at most 16 CIDR prefixes": {Exclude: filter.Fields{IPs: slices.Repeat(prefixesOf("10.0.0.0/8"), 17)}},
+		"at most 16 protocols":     {Include: filter.Fields{Protocols: append(full.Protocols, 1)}},
+		"which Service":            {Include: filter.Fields{To: filter.End{Services: []string{"x"}}}},
 	} {
 		if _, err := Open(Config{Filter: f, Snaplen: 1}); err == nil || !strings.Contains(err.Error(), what) {
 			t.Errorf("%s: %v", what, err)
