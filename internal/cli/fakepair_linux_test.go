@@ -15,7 +15,8 @@ func paired() *fake {
 	asked := &orb8v1.End{Ip: "10.96.7.7", Port: 80, Namespace: "shop", Pod: "cart-0", Class: "pod", Node: "n2", Service: "shop/cart"}
 	outside := &orb8v1.End{Ip: "198.51.100.7", Port: 443, Class: "external"}
 	shook := func(rtt uint32, again uint64) *orb8v1.Health {
-		return &orb8v1.Health{RttUs: rtt, MinRttUs: rtt, Retransmits: again, TcpFlagsTx: 18, TcpFlagsRx: 18}
+		ratio := float64(again) / 1200
+		return &orb8v1.Health{RttUs: rtt, MinRttUs: rtt, Retransmits: again, RetransmitRatio: &ratio, TcpFlagsTx: 18, TcpFlagsRx: 18}
 	}
 	f.flows = []*orb8v1.FlowsResponse{
 		flow(&orb8v1.FlowRecord{
