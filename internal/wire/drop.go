@@ -22,7 +22,7 @@ func (s *Source) drop(d *event.Drop, at *event.Identity) *pb.DropRecord {
 		Tap:      s.tap(d.Conn.Iface()),
 		At:       party(at),
 		Reason:   Text(d.Reason),
-		Hint:     d.Hint,
+		Hint:     Text(d.Hint),
 		Location: Text(d.Location),
 		Packets:  d.Amount.Packets,
 		Bytes:    d.Amount.Bytes,
