@@ -24,6 +24,8 @@ type drops struct {
 	start time.Time
 	// What the maps take.
 	kernel uint64
+	// Read, and not told yet.
+	taken []event.Drop
 	// Why they could not be read the last time.
 	failed error
 	// What happened where it is not known is told by this agent: the whole machine
@@ -56,19 +58,16 @@ func (a *Agent) openDrops() *drops {
 	}
 }
 
-// dropped tells followers what was dropped since it was asked for the last time,
-// after the connections themselves: their names are known then.
-func (p *pipeline) dropped() {
-	d := p.drops
-	if d == nil || d.probe.Quiet() {
+func (d *drops) pending() bool { return d != nil && !d.probe.Quiet() }
+
+// take reads what was dropped, before the connections: what the tap has seen
+// before it was dropped is in this epoch.
+func (d *drops) take() {
+	if !d.pending() {
 		return
 	}
-	now := time.Now()
-	err := d.probe.Epoch(func(one *event.Drop) {
-		if d.isHere(one.Conn.Netns, p.tap.Taps, now) {
-			p.drop(one)
-		}
-	})
+	var err error
+	d.taken, err = d.probe.Take()
 	if (err == nil) != (d.failed == nil) {
 		if err != nil {
 			d.log.Error("drops not read, will try again", "error", err)
@@ -77,7 +76,21 @@ func (p *pipeline) dropped() {
 		}
 	}
 	d.failed = err
-	p.feed.Flush()
+}
+
+// dropped tells of what was taken, after the connections: their names are known.
+func (p *pipeline) dropped() {
+	d := p.drops
+	if d == nil || len(d.taken) == 0 {
+		return
+	}
+	now := time.Now()
+	for i := range d.taken {
+		if one := &d.taken[i]; d.isHere(one.Conn.Netns, p.tap.Taps, now) {
+			p.drop(one)
+		}
+	}
+	d.taken = nil
 }
 
 func (p *pipeline) drop(d *event.Drop) {
@@ -154,11 +167,10 @@ func (n *node) Drops(ctx context.Context, f filter.Filter, limit int) (out obser
 		if d == nil {
 			return
 		}
-		n.dropped()
 		out.DropAnswer = d.table.Query(&f, limit)
 		rest, _ := d.probe.Lost()
 		out.Known += rest.Packets
-		out.Start, out.End = d.start, time.Now()
+		out.Start, out.End = d.start, n.last
 		out.Losses = d.losses()
 	})
 	return out, err

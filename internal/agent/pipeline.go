@@ -113,14 +113,12 @@ func (p *pipeline) Run(ctx context.Context) error {
 			}
 			p.learn()
 			p.who.Again(p.flows.Get)
-			if p.idle < maxIdle && p.tap.Quiet() && !p.connects.pending() {
+			if p.idle < maxIdle && p.tap.Quiet() && !p.connects.pending() && !p.drops.pending() {
 				p.idle++
-				p.dropped()
 				p.settle(cpuTime())
 				continue
 			}
 			p.epoch(time.Since(p.audited) >= auditShare*p.auditCost)
-			p.dropped()
 		case v := <-p.visits:
 			p.learn()
 			if p.audited.IsZero() || v.fresh && time.Since(p.last) >= p.restraint.swap() {
@@ -150,6 +148,7 @@ func (p *pipeline) epoch(audit bool) {
 	p.last = time.Now()
 	p.event.DeltaStart, p.event.DeltaEnd = start.UnixNano(), p.last.UnixNano()
 	p.connects.take(p.tap.Taps) // what they sent is in this epoch
+	p.drops.take()
 	err := p.tap.Epoch(audit, p.take)
 	p.flows.Release(p.apply)
 	if err == nil {
@@ -164,6 +163,7 @@ func (p *pipeline) epoch(audit bool) {
 		}
 	}
 	p.failed = err
+	p.dropped()
 	p.feed.Flush()
 	if p.last.Sub(p.expired) >= p.cfg.ExpirationInterval {
 		p.expire()

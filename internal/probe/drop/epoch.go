@@ -37,33 +37,28 @@ func (p *Probe) Quiet() bool {
 	return p.marked.Get(&marked) == nil && marked == 0
 }
 
-// Epoch makes the other table active, waits until the program is not on the old
-// one any more, and calls apply for what is in it; then the old one is empty. The
-// drop is valid during the call only.
-func (p *Probe) Epoch(apply func(*event.Drop)) error {
+// Take makes the other table active, waits until the program is not on the old
+// one any more, and gives what is in it; then the old one is empty. The drops are
+// valid until the next call.
+func (p *Probe) Take() ([]event.Drop, error) {
 	if p.closed {
-		return errClosed
+		return nil, errClosed
 	}
 	// Before the swap: what is dropped on the way is read now or marked again.
 	if err := errors.Join(p.marked.Set(uint64(0)), p.details.Set(uint32(0))); err != nil {
-		return fmt.Errorf("start an epoch of drops: %w", err)
+		return nil, fmt.Errorf("start an epoch of drops: %w", err)
 	}
 	old := p.tables[p.active]
 	// This returns only after an RCU grace period: programs run inside one.
 	if err := p.maps.Active.Put(uint32(0), p.tables[1-p.active]); err != nil {
-		return fmt.Errorf("swap drop tables: %w", err)
+		return nil, fmt.Errorf("swap drop tables: %w", err)
 	}
 	p.active = 1 - p.active
 	if err := p.clock.anchor(); err != nil {
-		return err
+		return nil, err
 	}
-	if err := p.empty(old); err != nil {
-		return err
-	}
-	for i := range p.reader.drops {
-		apply(&p.reader.drops[i])
-	}
-	return nil
+	err := p.empty(old)
+	return p.reader.drops, err
 }
 
 func (p *Probe) empty(old *ebpf.Map) error {

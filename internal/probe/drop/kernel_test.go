@@ -46,9 +46,11 @@ func open(t testing.TB) *seen {
 // last of the drops.
 func (s *seen) in(n *bpftest.Netns, reason string) (packets uint64, last event.Drop) {
 	s.t.Helper()
-	if err := s.Epoch(func(d *event.Drop) { s.drops = append(s.drops, *d) }); err != nil {
+	drops, err := s.Take()
+	if err != nil {
 		s.t.Fatal(err)
 	}
+	s.drops = append(s.drops, drops...)
 	for _, d := range s.drops {
 		if d.Conn.Netns == n.Inode() && (reason == "" || d.Reason == reason) {
 			packets += d.Amount.Packets

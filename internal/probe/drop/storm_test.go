@@ -18,7 +18,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/orb8/orb8/internal/bpftest"
-	"github.com/orb8/orb8/internal/event"
 )
 
 // storm sends frames of which each is dropped, from every CPU, until it is told
@@ -119,12 +118,14 @@ func TestStormIsExact(t *testing.T) {
 		var counted uint64
 		in := st.pair.B.Inode()
 		read := func() {
-			if err := s.Epoch(func(d *event.Drop) {
+			drops, err := s.Take()
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, d := range drops {
 				if d.Conn.Netns == in && (d.Reason == "IP_CSUM" || d.Reason == "CPU_BACKLOG") {
 					counted += d.Amount.Packets
 				}
-			}); err != nil {
-				t.Fatal(err)
 			}
 		}
 		for end := time.Now().Add(2 * time.Second); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
@@ -170,7 +171,7 @@ func BenchmarkStorm(b *testing.B) {
 			for i := 0; i < 3 || st.sent.Load() < uint64(b.N); i++ {
 				time.Sleep(time.Second)
 				cpu += threadTime(func() {
-					if err := s.Epoch(func(*event.Drop) {}); err != nil {
+					if _, err := s.Take(); err != nil {
 						b.Fatal(err)
 					}
 				})
