@@ -23,7 +23,6 @@ type hearing struct {
 	t     *testing.T
 	probe *Probe
 	ns    *bpftest.End
-	all   []event.FailedConnect
 }
 
 func hear(t *testing.T, ns *bpftest.End) *hearing {

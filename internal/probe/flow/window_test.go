@@ -101,7 +101,8 @@ func TestAnyFlags(t *testing.T) {
 		var syn, synAck bool
 		var closed, reset event.Side
 		for range 1 + random.IntN(8) {
-			f := uint8(random.Uint32()) & uint8(random.Uint32()) // few at a time
+			some, others := uint8(random.Uint32()), uint8(random.Uint32())
+			f := some & others // few at a time
 			egress := random.IntN(2) == 1
 			frame := segment(f, 9, random.IntN(2) == 1)
 			side, own, other := event.SideRemote, &flags[0], &flags[1]
