@@ -9,35 +9,49 @@ import "github.com/orb8/orb8/internal/event"
 // before must have been applied. One that never sent a packet is a connection,
 // too, without traffic.
 func (s *Flows) Fail(failed []event.FailedConnect, tell func(f *event.Flow, h Happened, identify bool)) {
-	var missing map[uint64]*event.FailedConnect
+	missing := map[event.Conn]*event.FailedConnect{}
+	byCookie := map[uint64]*event.FailedConnect{}
 	for i := range failed {
 		x := &failed[i]
 		if f := s.Get(x.Conn); f != nil {
 			s.fail(f, x, tell)
 			continue
 		}
-		// Where the host translates it, the tap has another tuple than the socket.
-		if missing == nil {
-			missing = map[uint64]*event.FailedConnect{}
+		missing[anywhere(x.Conn)] = x
+		if x.Cookie != 0 {
+			byCookie[x.Cookie] = x
 		}
-		if x.Cookie == 0 || missing[x.Cookie] != nil {
-			s.failUnseen(x, tell)
-			continue
-		}
-		missing[x.Cookie] = x
 	}
 	if len(missing) == 0 {
 		return
 	}
+	found := map[*event.FailedConnect]bool{}
 	s.Each(func(f *event.Flow) {
-		if x := missing[f.Cookie]; x != nil && f.Conn.Protocol == event.TCP && f.Conn.Netns == x.Conn.Netns {
-			delete(missing, f.Cookie)
+		if f.Conn.Protocol != event.TCP || f.State == event.StateEstablished || f.State == event.StateClosed {
+			return // the most
+		}
+		// The tap may be on another interface than the socket knows, or have another
+		// tuple, where the host translates it.
+		x := missing[anywhere(f.Conn)]
+		if x == nil {
+			x = byCookie[f.Cookie]
+		}
+		if x != nil && x.Conn.Netns == f.Conn.Netns && !found[x] {
+			found[x] = true
 			s.fail(f, x, tell)
 		}
 	})
-	for _, x := range missing {
-		s.failUnseen(x, tell)
+	for i := range failed {
+		if x := &failed[i]; missing[anywhere(x.Conn)] == x && !found[x] {
+			s.failUnseen(x, tell)
+		}
 	}
+}
+
+// anywhere is a connection on whatever interface.
+func anywhere(c event.Conn) event.Conn {
+	c.Ifindex = 0
+	return c
 }
 
 // fail ends a connection, unless its packets have told of its end already.

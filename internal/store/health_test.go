@@ -171,6 +171,49 @@ func TestFailedConnects(t *testing.T) {
 	}
 }
 
+// A pod may be tapped from outside: on an interface that its sockets do not know,
+// and without them.
+func TestFailedOnAnotherInterface(t *testing.T) {
+	for name, step := range map[string]func(*event.Delta){
+		"asks":    asks,
+		"refused": func(d *event.Delta) { d.Health.FlagsTx, d.Health.FlagsRx = syn, rst },
+	} {
+		s := NewFlows(Limits{})
+		s.Begin()
+		d := tcpStep(step)
+		f, _ := apply(s, d)
+		x := event.FailedConnect{Conn: d.Conn, Time: 1, Cookie: 4, Failure: event.FailureRefused}
+		x.Conn.Ifindex = 77
+		if fail(s, x); s.Stats().Flows != 1 || f.State != event.StateRefused || f.Health.Failure != event.FailureRefused {
+			t.Errorf("%s: %d connections, %v: %v", name, s.Stats().Flows, f.State, f.Health.Failure)
+		}
+	}
+}
+
+// Many that are not known cost one look at the table.
+func BenchmarkFailed(b *testing.B) {
+	const flows, fails = 100_000, 2700
+	s := NewFlows(Limits{Flows: 2 * flows})
+	s.Begin()
+	for i := range flows {
+		d := tcpStep(moves)
+		d.Conn.Netns = uint32(i)
+		applyAny(s, d)
+	}
+	list := make([]event.FailedConnect, fails)
+	for i := range list {
+		c := event.Conn{Protocol: event.TCP, Netns: uint32(i), LocalPort: 9, Ifindex: 5}
+		list[i] = event.FailedConnect{Conn: c, Time: 1, Cookie: uint64(i) + 1, Failure: event.FailureTimedOut}
+	}
+	s.Fail(list, func(*event.Flow, Happened, bool) {})
+	for i := range list {
+		list[i].Conn.Ifindex = 6
+	}
+	for b.Loop() {
+		s.Fail(list, func(*event.Flow, Happened, bool) {})
+	}
+}
+
 // A connect that never sent a packet shows nevertheless, and takes part in no
 // account.
 func TestFailedWithoutPackets(t *testing.T) {
