@@ -113,16 +113,40 @@ func isLoopback(host string) bool {
 	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
-// Capture copies packets to a reader until a bound is reached, the reader leaves,
-// or nothing is left to capture.
-func (n *node) Capture(ctx context.Context, w observer.CaptureWish, to observer.CaptureReader) (end observer.CaptureEnd, err error) {
+// Capture copies packets to a reader until a bound is reached, the reader leaves
+// or does not read, or nothing is left to capture.
+func (n *node) Capture(ctx context.Context, w observer.CaptureWish, to observer.CaptureReader) (observer.CaptureEnd, error) {
 	who, err := n.mayCapture(ctx)
 	if err != nil {
 		n.log.Warn("Capture refused", "who", who, "question", w.Text, "why", status.Convert(err).Message())
-		return end, err
+		return observer.CaptureEnd{}, err
 	}
-	defer n.captures.end()
 	w.Bounds = bounded(w.Bounds)
+	type outcome struct {
+		observer.CaptureEnd
+		err error
+	}
+	done := make(chan outcome, 1)
+	go func() {
+		defer n.captures.end()
+		end, err := n.captureFor(ctx, who, w, to)
+		done <- outcome{end, err}
+	}()
+	late := time.NewTimer(w.Bounds.Duration + captureGrace)
+	defer late.Stop()
+	select {
+	case o := <-done:
+		return o.CaptureEnd, o.err
+	case <-late.C:
+		// What waits to tell it more fails with this.
+		return observer.CaptureEnd{}, status.Error(codes.DeadlineExceeded, "the reader of the capture has stopped to read")
+	}
+}
+
+// captureGrace is how long a reader may take for what is left at the end.
+const captureGrace = 5 * time.Second
+
+func (n *node) captureFor(ctx context.Context, who string, w observer.CaptureWish, to observer.CaptureReader) (end observer.CaptureEnd, err error) {
 	start := time.Now()
 	n.log.Info("Capture begins", "who", who, "question", w.Text, "duration", w.Bounds.Duration, "packets", w.Bounds.Packets,
 		"bytes", w.Bounds.Bytes, "snaplen", w.Bounds.Snaplen)

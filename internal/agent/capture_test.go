@@ -174,3 +174,25 @@ func TestCaptureEnds(t *testing.T) {
 	}
 	a.exits()
 }
+
+// TestCaptureWhoseReaderStops: it ends in its time, and lets go.
+func TestCaptureWhoseReaderStops(t *testing.T) {
+	w := newWorld(t)
+	w.joined(1, 1)
+	a := w.agent(t.TempDir(), "ORB8_ALLOW_CAPTURE=true", "ORB8_KUBERNETES=off")
+	a.listens()
+	bpftest.Eventually(t, "all to be tapped", func() bool { return tapped(a.status()) == 2 })
+	// More than gRPC and the socket hold back.
+	talk := w.command("ip", "netns", "exec", "pod1", "bash", "-c", "while true; do head -c 20000 /dev/zero; sleep 0.002; done >/dev/udp/10.9.1.1/9 2>/dev/null")
+	talk.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := talk.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = talk.Process.Kill(); _ = talk.Wait() })
+	c := a.capture(t.Context(), &pb.CaptureRequest{DurationNs: int64(2 * time.Second), Snaplen: 65536, Bytes: 1 << 30})
+	c.must(func() bool { return len(c.packets) > 0 })
+	bpftest.Eventually(t, "the agent to end it", func() bool { return strings.Contains(a.output.String(), `msg="Capture ended"`) })
+	if said := a.output.String(); !strings.Contains(said, "its reader, who left") {
+		t.Error(tail(said, 400))
+	}
+}

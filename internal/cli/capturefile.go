@@ -42,6 +42,9 @@ type packetFile struct {
 	shown    time.Time // when progress was
 	terminal bool
 	clear    bool // there is progress to take away
+	// Closed when the agents must have ended by themselves, set once.
+	overdue chan struct{}
+	timed   bool
 }
 
 // capturedAt is an interface as agents call it.
@@ -61,15 +64,36 @@ const (
 
 // runCapture asks, writes what comes, and tells how it ended.
 func (a *app) runCapture(ctx context.Context, c client.Observer, f *captureFlags) error {
-	p := &packetFile{app: a, asked: f, out: a.cfg.Stdout, numbers: map[capturedAt]uint32{}, began: time.Now(), by: interrupted}
+	p := &packetFile{app: a, asked: f, out: a.cfg.Stdout, numbers: map[capturedAt]uint32{}, began: time.Now(), by: interrupted, overdue: make(chan struct{})}
 	if err, ok := a.cfg.Stderr.(*os.File); ok {
 		p.terminal = term.IsTerminal(int(err.Fd()))
 	}
 	if err := p.open(); err != nil {
 		return err
 	}
+	done := make(chan error, 1)
+	go func() { done <- p.run(ctx, c) }()
+	select {
+	case err := <-done:
+		return err
+	case <-p.overdue:
+	case <-ctx.Done():
+	}
+	// Who writes into a pipe that nobody reads waits for ever.
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(patience):
+		return &client.Error{Text: "the reader of " + f.file + " has stopped to read: what it got ends in the midst of a packet", Try: "orb8 capture -w FILE"}
+	}
+}
+
+// patience is how long a reader may take for what is left.
+const patience = 3 * time.Second
+
+func (p *packetFile) run(ctx context.Context, c client.Observer) error {
 	var failed error
-	for m, err := range c.Capture(ctx, f.request()) {
+	for m, err := range c.Capture(ctx, p.asked.request()) {
 		if err == nil {
 			err = p.take(m)
 		}
@@ -161,6 +185,10 @@ func (p *packetFile) hear(b *orb8v1.CaptureBounds) {
 	}
 	if p.asked.snaplen > b.GetSnaplen() {
 		less = append(less, fmt.Sprintf("%d bytes of each packet", b.GetSnaplen()))
+	}
+	if !p.timed {
+		p.timed = true
+		time.AfterFunc(time.Duration(b.GetDurationNs())+2*patience, func() { close(p.overdue) })
 	}
 	if len(less) > 0 {
 		p.say("node " + b.GetNode() + " captures " + strings.Join(less, ", ") + " at the most")
