@@ -111,7 +111,7 @@ func sendFrames(fd int, frames [][]byte) (int, error) {
 // connection or without.
 func TestStormIsExact(t *testing.T) {
 	for _, random := range []bool{false, true} {
-		s := open(t)
+		s := openFor(t, 0)
 		st := &storm{pair: bpftest.NewPair(t)}
 		var stop atomic.Bool
 		wait := st.run(t, random, &stop)
@@ -155,7 +155,7 @@ func BenchmarkStorm(b *testing.B) {
 		random bool
 	}{{"one connection", false}, {"random connections", true}} {
 		b.Run(c.name, func(b *testing.B) {
-			s := open(b)
+			s := openFor(b, 0)
 			empty := emptyProgram(b)
 			stats, err := ebpf.EnableStats(unix.BPF_STATS_RUN_TIME)
 			if err != nil {
