@@ -13,6 +13,7 @@ rooms=(
 	internal/bpftest
 	internal/cgroup
 	internal/netns
+	internal/probe/capture
 	internal/probe/connect
 	internal/probe/drop
 	internal/probe/flow

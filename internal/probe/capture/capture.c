@@ -252,6 +252,7 @@ static __always_inline bool put(struct __sk_buff *skb, __u32 length, __u32 captu
 				const __u32 size, const enum direction dir)
 {
 	struct capture_head *head = bpf_ringbuf_reserve(&capture_ring, sizeof(*head) + size, 0);
+	__u64 n = captured, one = 1;
 	long err;
 
 	if (!head)
@@ -264,15 +265,18 @@ static __always_inline bool put(struct __sk_buff *skb, __u32 length, __u32 captu
 	head->vlan_proto_be = skb->vlan_present ? skb->vlan_proto : 0;
 	head->egress = dir == EGRESS;
 	__builtin_memset(head->zero, 0, sizeof(head->zero));
-	barrier_var(captured);
-	if (captured < 1 || captured > size) {
+	/* As the verifier of 6.1 follows it: the register itself is compared, and
+	 * with less than one, since from unequal to 0 it learns nothing. */
+	barrier_var(n);
+	barrier_var(one);
+	if (n < one || n > size) {
 		bpf_ringbuf_discard(head, BPF_RB_NO_WAKEUP);
 		return false;
 	}
 	if (raw)
-		err = bpf_skb_load_bytes_relative(skb, 0, head + 1, captured, BPF_HDR_START_NET);
+		err = bpf_skb_load_bytes_relative(skb, 0, head + 1, n, BPF_HDR_START_NET);
 	else
-		err = bpf_skb_load_bytes(skb, 0, head + 1, captured);
+		err = bpf_skb_load_bytes(skb, 0, head + 1, n);
 	if (err) {
 		bpf_ringbuf_discard(head, BPF_RB_NO_WAKEUP);
 		return false;

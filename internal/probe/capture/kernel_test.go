@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
+	"github.com/vishvananda/netlink"
 
 	"github.com/orb8/orb8/internal/bpftest"
 	"github.com/orb8/orb8/internal/event"
@@ -404,9 +405,21 @@ func TestNothingStays(t *testing.T) {
 		if got := r.read(); len(got) > 0 {
 			t.Errorf("%d packets after the end", len(got))
 		}
-		if out := r.pair.A.Command("tc", "qdisc", "show", "dev", r.pair.A.Name); strings.Contains(out, "clsact") {
-			t.Error(out)
-		}
+		r.pair.A.Do(func() {
+			l, err := netlink.LinkByIndex(r.pair.A.Index)
+			if err != nil {
+				t.Fatal(err)
+			}
+			disciplines, err := netlink.QdiscList(l)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, q := range disciplines {
+				if q.Type() == "clsact" {
+					t.Errorf("left behind: %v", q)
+				}
+			}
+		})
 		if err := r.Close(); err != nil || r.Close() != nil {
 			t.Error(err)
 		}
