@@ -97,6 +97,7 @@ func run(args []string) error {
 		{"throughput", b.throughput},
 		{"update", b.update},
 		{"agent", b.agentRows},
+		{"capture", b.capture},
 		{"namespaces", b.namespaceRows},
 	} {
 		if b.only != nil && !b.only.MatchString(g.name) {
