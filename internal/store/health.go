@@ -32,9 +32,11 @@ func mergeHealth(f *event.Flow, d *event.Delta) {
 // mergeLife adds how a TCP connection began and ended, and its windows.
 func mergeLife(f *event.Flow, d *event.Delta) {
 	h, now := &f.Health, &d.Health
-	// The SYN of a connection that was known before is late, or another one's. On
-	// loopback the two ends tell of one connection in any order.
-	if first := f.Total == d.Traffic; h.SYN == 0 && (first || d.Loopback) {
+	// The SYN of a connection that was known before is late, or another one's; one
+	// that was sent again is not the first. On loopback the two ends tell of one
+	// connection in any order.
+	first := f.Total == d.Traffic && !(d.FirstTx && now.RetransmitsBefore > 0)
+	if h.SYN == 0 && (first || d.Loopback) {
 		h.SYN = now.SYN
 	}
 	if h.SYNACK == 0 {

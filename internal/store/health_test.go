@@ -39,11 +39,12 @@ func TestHandshakeAcrossEpochs(t *testing.T) {
 		steps       []func(*event.Delta)
 		syn, synAck uint32
 	}{
-		"in one":                      {[]func(*event.Delta){func(d *event.Delta) { answers(d); asks(d) }}, 4_294_967_000, 704},
-		"in two":                      {[]func(*event.Delta){asks, answers}, 4_294_967_000, 704},
-		"asked twice, answered twice": {[]func(*event.Delta){asks, asksNow, answers, func(d *event.Delta) { d.Health.SYNACK = 999 }}, 4_294_967_000, 704},
-		"older than the agent":        {[]func(*event.Delta){answers, moves}, 0, 704},
-		"older, and then a SYN":       {[]func(*event.Delta){moves, asks}, 0, 0},
+		"in one":                           {[]func(*event.Delta){func(d *event.Delta) { answers(d); asks(d) }}, 4_294_967_000, 704},
+		"in two":                           {[]func(*event.Delta){asks, answers}, 4_294_967_000, 704},
+		"asked twice, answered twice":      {[]func(*event.Delta){asks, asksNow, answers, func(d *event.Delta) { d.Health.SYNACK = 999 }}, 4_294_967_000, 704},
+		"older than the agent":             {[]func(*event.Delta){answers, moves}, 0, 704},
+		"asked before the agent was there": {[]func(*event.Delta){func(d *event.Delta) { asks(d); d.HasSocket, d.Health.RetransmitsBefore = true, 1 }, answers}, 0, 704},
+		"older, and then a SYN":            {[]func(*event.Delta){moves, asks}, 0, 0},
 	} {
 		if h := lived(c.steps...).Health; h.SYN != c.syn || h.SYNACK != c.synAck {
 			t.Errorf("%s: asked at %d, answered at %d; want %d and %d", name, h.SYN, h.SYNACK, c.syn, c.synAck)
