@@ -25,8 +25,9 @@ enum harmless {
 	/* Of ICMP: answers to echoes are freed where a raw socket has had its copy, as
 	 * of most programs that ping. */
 	HARMLESS_ICMP = 4,
-	/* It is at no device: what the queue of a socket holds as it is closed. */
-	HARMLESS_QUEUED = 8,
+	/* It had come to its protocol: what TCP has done with, as most that comes for a
+	 * connection that is over, and what the queue of a socket holds as it is closed. */
+	HARMLESS_DELIVERED = 8,
 };
 const volatile __u8 harmless[REASONS]; /* by reason: enum harmless, several */
 
@@ -97,9 +98,9 @@ struct {
 	__type(value, char[SYMBOL_BYTES]);
 } drop_name SEC(".maps");
 
-static __always_inline bool is_excused(__u8 excused, const struct flow_key *key, bool at_device, bool sent)
+static __always_inline bool is_excused(__u8 excused, const struct flow_key *key, bool on_way, bool sent)
 {
-	if (excused & HARMLESS_QUEUED && !at_device)
+	if (excused & HARMLESS_DELIVERED && !on_way)
 		return true;
 	if (excused & HARMLESS_ICMP && (key->protocol == IPPROTO_ICMP || key->protocol == IPPROTO_ICMPV6))
 		return true;
@@ -157,7 +158,7 @@ int drop_packet(__u64 *ctx)
 	struct amount a;
 	__u32 reason = ctx[2], zero = 0;
 	__u16 protocol;
-	bool at_device, sent;
+	bool on_way, sent;
 	__u8 excused = 0;
 	void *table;
 
@@ -174,10 +175,10 @@ int drop_packet(__u64 *ctx)
 		return 0;
 	if (has_receiver)
 		receiver = (struct sock *)ctx[3];
-	at_device = set_place(&key.conn, skb, receiver);
+	on_way = set_place(&key.conn, skb, receiver);
 	sent = !receiver && !skb->skb_iif;
 	weigh(skb, set_conn(&key.conn, skb, sent), &a);
-	if (excused && is_excused(excused, &key.conn, at_device, sent))
+	if (excused && is_excused(excused, &key.conn, on_way && !is_delivered(skb), sent))
 		return 0;
 	key.location = ctx[1];
 	key.reason = reason;

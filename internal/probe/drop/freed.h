@@ -46,6 +46,7 @@ struct sk_buff {
 	unsigned int tail;
 	unsigned int end;
 	unsigned char *head;
+	unsigned char *data;
 };
 struct skb_shared_info {
 	unsigned short gso_segs;
@@ -94,6 +95,12 @@ static __always_inline bool set_place(struct flow_key *key, struct sk_buff *skb,
 	if (key->netns < FIRST_INODE)
 		key->netns = key->ifindex = 0;
 	return false;
+}
+
+/* Its protocol has it: what is before has been taken off. */
+static __always_inline bool is_delivered(struct sk_buff *skb)
+{
+	return (__u64)skb->data > (__u64)skb->head + skb->network_header;
 }
 
 /* Sent to a group, or to all. */

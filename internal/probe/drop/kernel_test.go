@@ -323,11 +323,7 @@ func TestFullAcceptQueue(t *testing.T) {
 	setNeighbour(p, p.A.MAC)
 	overflows := snmp(p.B.Netns, "TcpExt: ListenOverflows")
 	bpftest.Eventually(t, "a full queue", func() bool { return overflows() > 0 })
-	reason := "TCP_LISTEN_OVERFLOW"
-	if bpftest.Older(t, 6, 15) {
-		reason = "NOT_SPECIFIED"
-	}
-	s.expect(p.B.Netns, reason, 1, overflows)
+	s.expect(p.B.Netns, "TCP_LISTEN_OVERFLOW", 1, overflows) // since 6.15
 }
 
 func setNeighbour(p *bpftest.Pair, mac net.HardwareAddr) {
@@ -356,6 +352,15 @@ func TestSent(t *testing.T) {
 	}
 }
 
+// TestUnknownNeighbour: nobody has the address.
+func TestUnknownNeighbour(t *testing.T) {
+	p := bpftest.NewPair(t)
+	s := open(t)
+	to := netip.MustParseAddrPort("10.88.0.77:4000")
+	from := sendUDP(t, &p.A, to, 2)
+	checkConn(t, s.expect(p.A.Netns, "NEIGH_FAILED", 2, func() uint64 { return 2 }), from, to)
+}
+
 // TestHealthyTraffic: nothing of it is a drop.
 func TestHealthyTraffic(t *testing.T) {
 	p := bpftest.NewPair(t)
@@ -375,6 +380,7 @@ func TestHealthyTraffic(t *testing.T) {
 			t.Errorf("%d echoes of 5", n)
 		}
 		reset(t, p, v6)
+		farewell(t, p, v6)
 	}
 	idle(t, p)
 	if n, _ := s.in(p.A.Netns, ""); n > 0 {
@@ -396,6 +402,21 @@ func reset(t *testing.T, p *bpftest.Pair, v6 bool) {
 	c := p.A.DialTCP(at)
 	_ = c.SetLinger(0)
 	_ = c.Close()
+	<-ended
+}
+
+// farewell: one end closes and goes, the other does so later, and finds nobody but
+// the kernel there.
+func farewell(t *testing.T, p *bpftest.Pair, v6 bool) {
+	t.Helper()
+	ended := make(chan struct{})
+	at := p.B.ListenTCP(v6, func(c *net.TCPConn) {
+		_, _ = c.Read(make([]byte, 1))
+		time.Sleep(50 * time.Millisecond)
+		_ = c.Close()
+		close(ended)
+	})
+	_ = p.A.DialTCP(at).Close()
 	<-ended
 }
 

@@ -30,7 +30,7 @@ const (
 	always = 1 << iota
 	whenGrouped
 	whenICMP
-	whenQueued
+	whenDelivered
 )
 
 // harmlessness tells when packets that are freed for a reason were not lost.
@@ -43,9 +43,9 @@ func (n *names) harmlessness(name string) uint8 {
 	}
 	switch name {
 	case "NOT_SPECIFIED":
-		// As often the end of a group's packet or of a closed socket's queue as a
-		// loss: it counts where the packet was on its way.
-		return whenGrouped | whenQueued
+		// As often the end of what is done with as a loss: it counts where the packet
+		// was on its way, at a device, to one receiver.
+		return whenGrouped | whenDelivered
 	case "NO_SOCKET":
 		return whenGrouped | whenICMP
 	case "IP_INNOROUTES", "IP_INADDRERRORS", "IPV6DISABLED":

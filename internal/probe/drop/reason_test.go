@@ -73,7 +73,7 @@ func TestReasons(t *testing.T) {
 	}
 	marks := k.harmless()
 	// This kernel says of keepalive's probes what it says of segments out of place.
-	if want := []uint8{always, always, whenGrouped | whenQueued, whenGrouped | whenICMP, always, 0}; string(marks[:6]) != string(want) {
+	if want := []uint8{always, always, whenGrouped | whenDelivered, whenGrouped | whenICMP, always, 0}; string(marks[:6]) != string(want) {
 		t.Errorf("%v, want %v", marks[:6], want)
 	}
 	for i := range uint32(5000) {
