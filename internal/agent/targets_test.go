@@ -20,9 +20,9 @@ import (
 	"github.com/orb8/orb8/internal/observer"
 )
 
-func podAt(node, namespace, name, ip string, host bool) *cluster.Pod {
+func podAt(node, namespace, name, ip string) *cluster.Pod {
 	return &cluster.Pod{
-		UID: name, Namespace: namespace, Name: name, Node: node, HostNetwork: host,
+		UID: name, Namespace: namespace, Name: name, Node: node, HostNetwork: name == "nfs-0",
 		IPs: []event.IP{event.IPFrom(netip.MustParseAddr(ip))}, Labels: map[string]string{"app": name[:3]},
 		Workload: event.Workload{Kind: "Deployment", Name: name[:3]},
 	}
@@ -30,11 +30,11 @@ func podAt(node, namespace, name, ip string, host bool) *cluster.Pod {
 
 // The pods of a cluster of two nodes; the namespace of each of n1 is its place.
 var somePods = []*cluster.Pod{
-	podAt("n1", "shop", "web-0", "10.1.0.1", false),
-	podAt("n1", "shop", "web-1", "10.1.0.2", false),
-	podAt("n1", "data", "sql-0", "10.1.0.3", false),
-	podAt("n1", "data", "nfs-0", "192.0.2.1", true),
-	podAt("n2", "shop", "web-2", "10.2.0.1", false),
+	podAt("n1", "shop", "web-0", "10.1.0.1"),
+	podAt("n1", "shop", "web-1", "10.1.0.2"),
+	podAt("n1", "data", "sql-0", "10.1.0.3"),
+	podAt("n1", "data", "nfs-0", "192.0.2.1"),
+	podAt("n2", "shop", "web-2", "10.2.0.1"),
 }
 
 const ownNetns = 100
