@@ -51,10 +51,13 @@ func (e *Enricher) Party(id *event.Identity) *event.Identity {
 // Met is who a drop is counted for: the local end, and the host of what passes
 // through it between others.
 func (e *Enricher) Met(f *event.Flow) *event.Identity {
-	if f.Conn.Netns == e.cfg.Netns && f.Conn.Netns != 0 && !e.here(f.Local) {
+	switch {
+	case e.here(f.Local):
+		return e.Party(f.Local)
+	case f.Conn.Netns == e.cfg.Netns && f.Conn.Netns != 0:
 		return e.host
 	}
-	return e.Party(f.Local)
+	return e.unknown
 }
 
 // here tells that an end is on this node.

@@ -54,6 +54,7 @@ func TestWhomADropMet(t *testing.T) {
 		{"through the host, between its pods", hostNetns, "10.1.0.6", "10.1.0.5", "pod-b", "pod-a", "pod-b"},
 		{"through the host, between others", hostNetns, "10.1.1.9", "198.51.100.1", "pod-e", "external", "host"},
 		{"nowhere", 0, "10.1.0.5", "10.1.1.9", "pod-a", "pod-e", "pod-a"},
+		{"nowhere, between others", 0, "10.1.1.9", "198.51.100.1", "pod-e", "external", "unknown"},
 		{"nowhere, of anybody", 0, "", "", "unknown", "unknown", "unknown"},
 	} {
 		f := n.drop(c.netns, c.local, c.remote)

@@ -118,3 +118,11 @@ func TestFeedOfDrops(t *testing.T) {
 	default:
 	}
 }
+
+func BenchmarkDropsAdd(b *testing.B) {
+	s, at, d := NewDrops(0), web("web-0"), dropped("NO_SOCKET", 1, 1)
+	b.ReportAllocs()
+	for b.Loop() {
+		s.Add(at, d)
+	}
+}

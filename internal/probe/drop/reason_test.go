@@ -107,11 +107,9 @@ func TestWordsAreOfReasons(t *testing.T) {
 	if !known["NO_SOCKET"] || !known["NETFILTER_DROP"] {
 		t.Errorf("reasons of this kernel: %v", k.names.core)
 	}
-	if bpftest.Older(t, 6, 18) {
-		t.Skip("only the newest kernel has them all")
-	}
+	newest := !bpftest.Older(t, 6, 18) // the others lack some
 	for name := range hints {
-		if !known[name] {
+		if newest && !known[name] {
 			t.Errorf("no reason is called %s", name)
 		}
 	}
