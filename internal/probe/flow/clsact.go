@@ -140,15 +140,13 @@ func (t *Tap) attachClsact(p *port, progs *instance) error {
 	if err := t.owner.open(); err != nil {
 		return err
 	}
-	made, err := t.makeQdisc(t.device(p))
+	ours, err := t.owner.noteQdisc(t.device(p))
 	if err != nil {
-		return err
+		return fmt.Errorf("note clsact qdisc: %w", err)
 	}
-	if made {
-		p.links = append(p.links, clsactQdisc{&t.owner, t.device(p)})
-	}
+	var filters []*netlink.BpfFilter
 	for _, h := range hooks(p, progs) {
-		f := &netlink.BpfFilter{
+		filters = append(filters, &netlink.BpfFilter{
 			FilterAttrs: netlink.FilterAttrs{
 				LinkIndex: int(p.Iface.Index),
 				Parent:    h.clsact,
@@ -159,12 +157,27 @@ func (t *Tap) attachClsact(p *port, progs *instance) error {
 			Fd:           h.program.FD(),
 			Name:         t.owner.name(),
 			DirectAction: true,
+		})
+	}
+	qdisc, added, err := submitClsact(int(p.Iface.Index), filters)
+	if err != nil {
+		return err
+	}
+	made, err := t.madeQdisc(t.device(p), ours, qdisc)
+	for i, f := range filters {
+		if err == nil && added[i] != nil {
+			added[i] = addFilter(f)
+			err = added[i]
 		}
-		if err := addFilter(f); err != nil {
-			return fmt.Errorf("clsact filter: %w", err)
+		if added[i] == nil {
+			p.links = append(p.links, clsactFilter{f})
 		}
-		// Filters go before the qdisc.
-		p.links = append([]attachment{clsactFilter{f}}, p.links...)
+	}
+	if made { // it goes after its filters
+		p.links = append(p.links, clsactQdisc{&t.owner, t.device(p)})
+	}
+	if err != nil {
+		return fmt.Errorf("clsact: %w", err)
 	}
 	p.How = string(AttachClsact)
 	return nil
@@ -188,29 +201,23 @@ func addFilter(f *netlink.BpfFilter) error {
 	return err
 }
 
-// makeQdisc tells whether the qdisc is orb8's to remove. One that another orb8
-// made is: whoever is the last on it removes it.
-func (t *Tap) makeQdisc(i event.Iface) (made bool, err error) {
-	ours, err := t.owner.noteQdisc(i)
-	if err != nil {
-		return false, fmt.Errorf("note clsact qdisc: %w", err)
-	}
-	err = netlink.QdiscAdd(clsact(int(i.Index)))
-	if err == nil {
+// madeQdisc tells whether a qdisc that was asked for is orb8's to remove. One that
+// another orb8 made is: whoever is the last on it removes it.
+func (t *Tap) madeQdisc(i event.Iface, ours bool, answer error) (made bool, err error) {
+	switch {
+	case answer == nil:
+		return true, nil
+	case !errors.Is(answer, unix.EEXIST):
+		t.owner.dropQdisc(i)
+		return false, fmt.Errorf("qdisc: %w", answer)
+	case ours || noted(t.cfg.StateDir, i, strings.TrimPrefix(t.owner.name(), filterPrefix)):
 		return true, nil
 	}
-	if errors.Is(err, unix.EEXIST) {
-		if ours || noted(t.cfg.StateDir, i, strings.TrimPrefix(t.owner.name(), filterPrefix)) {
-			return true, nil
-		}
-		t.owner.dropQdisc(i)
-		if has, err := hasClsact(int(i.Index)); has || err != nil {
-			return false, err
-		}
-		return false, errors.New("an ingress qdisc is where clsact has to go (see: tc qdisc show)")
-	}
 	t.owner.dropQdisc(i)
-	return false, fmt.Errorf("clsact qdisc: %w", err)
+	if has, err := hasClsact(int(i.Index)); has || err != nil {
+		return false, err
+	}
+	return false, errors.New("an ingress qdisc is where it has to go (see: tc qdisc show)")
 }
 
 func hasClsact(index int) (bool, error) {

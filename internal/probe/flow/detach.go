@@ -74,8 +74,9 @@ func (t *Tap) takeLast() {
 // release takes the tap off; what is counted meanwhile is not read yet.
 func (t *Tap) release(p *port) {
 	var links attachments
-	t.locked(func() { links = p.drop() })
+	t.locked(func() { links, p.links = p.links, nil })
 	links.close()
+	t.locked(func() { p.drop() })
 }
 
 // attachments are those of a port, in the order in which they end.
