@@ -29,6 +29,8 @@ func TestCluster(t *testing.T) {
 	settled := time.Now()
 	watch := followNames(t, c)
 	t.Run("rows", func(t *testing.T) { runRows(t, c, false) })
+	// Twenty pods and all their containers are as much as the machine can start.
+	t.Run("a job of 20 pods at once", func(t *testing.T) { manyAtOnce(t, newScene(t, c, "a job of 20 pods at once")) })
 	t.Run("names over the run", watch.judge)
 	t.Run("API requests", func(t *testing.T) { checkRequests(t, c, settled) })
 	t.Run("nothing is lost or unaccounted", func(t *testing.T) { checkAccounts(t, c) })

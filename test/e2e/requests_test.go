@@ -102,11 +102,14 @@ func checkAccounts(t *testing.T, c *cluster) {
 			UnaccountedPackets int64 `json:"unaccounted_packets"`
 		}
 		var node struct {
-			Node          string
-			Healthy       bool
-			EventsDropped uint64 `json:"events_dropped"`
-			Notes         []string
-			Interfaces    []struct {
+			Node    string
+			Healthy bool
+			Losses  []struct {
+				Stage string
+				Count uint64
+			}
+			Notes      []string
+			Interfaces []struct {
 				Interface, NetnsName, State string
 				Ingress, Egress             direction
 			}
@@ -114,8 +117,19 @@ func checkAccounts(t *testing.T, c *cluster) {
 		if err := json.Unmarshal([]byte(line), &node); err != nil {
 			t.Fatal(err)
 		}
-		if !node.Healthy || node.EventsDropped > 0 {
-			t.Errorf("%s: healthy %v, %d events dropped", node.Node, node.Healthy, node.EventsDropped)
+		if !node.Healthy {
+			t.Errorf("%s is not healthy", node.Node)
+		}
+		for _, l := range node.Losses {
+			switch {
+			case l.Count == 0:
+			// A packet that is freed while the same processor counts a drop: nobody
+			// can help it where interrupts come.
+			case l.Stage == "drops_unseen":
+				t.Logf("%s: %d lost at %s", node.Node, l.Count, l.Stage)
+			default:
+				t.Errorf("%s: %d lost at %s", node.Node, l.Count, l.Stage)
+			}
 		}
 		t.Logf("%s: %d interfaces; notes: %q", node.Node, len(node.Interfaces), node.Notes)
 		for _, i := range node.Interfaces {

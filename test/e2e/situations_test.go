@@ -30,7 +30,6 @@ func situations() []situation {
 		{name: "ICMP between pods", run: ping, core: true},
 		{name: "DNS to CoreDNS", run: dns, core: true},
 		{name: "a pod that lives 2 s", run: shortLived},
-		{name: "a job of 20 pods at once", run: manyAtOnce},
 		{name: "a pod in CrashLoop", run: crashLoop},
 		{name: "owners to the top", run: owners},
 		{name: "filters", run: filters},
