@@ -27,6 +27,7 @@ type targets struct {
 	// Senders and receivers, of include and of exclude.
 	from, to, notFrom, notTo podSet
 	told                     map[string]bool
+	begun                    bool // something was found, or nothing is there
 	// Whose a namespace is; nobody's where it is the node's own, or unknown.
 	owner func(netns uint32) *event.Identity
 }
@@ -69,18 +70,22 @@ func newPodSet(e filter.End, exclude bool) podSet {
 
 func (s *podSet) has(id *event.Identity) bool { return s.pods.Match(id) != s.any }
 
-// resolve says which pods are meant, for an interface of id.
-func (s *podSet) resolve(id *event.Identity, known []*cluster.Pod) (p capture.Pods) {
+// remote are the addresses of those that are meant. A node's is not a pod's.
+func (s *podSet) remote(known []*cluster.Pod) (ips []event.IP) {
 	if !s.set {
-		return p
+		return nil
 	}
-	p.Set, p.Local = true, s.has(id)
 	for _, pod := range known {
 		if !pod.HostNetwork && s.has(identityOf(pod)) {
-			p.Remote = append(p.Remote, pod.IPs...)
+			ips = append(ips, pod.IPs...)
 		}
 	}
-	return p
+	return ips
+}
+
+// at an interface of id: whether that is one of them, and where the others are.
+func (s *podSet) at(id *event.Identity, remote []event.IP) capture.Pods {
+	return capture.Pods{Set: s.set, Local: s.set && s.has(id), Remote: remote}
 }
 
 func identityOf(p *cluster.Pod) *event.Identity {
@@ -148,6 +153,7 @@ func (t *targets) look() (map[event.Iface]place, []string, error) {
 // pods without interfaces of their own is refused.
 func (t *targets) choose(interfaces []event.Interface, pods []*cluster.Pod) (found map[event.Iface]place, notes []string, err error) {
 	found = map[event.Iface]place{}
+	from, to, notFrom, notTo := t.from.remote(pods), t.to.remote(pods), t.notFrom.remote(pods), t.notTo.remote(pods)
 	for _, i := range interfaces {
 		id := t.owner(i.Iface.Netns)
 		if i.How == "" || i.Left || !t.wants(id) {
@@ -158,19 +164,20 @@ func (t *targets) choose(interfaces []event.Interface, pods []*cluster.Pod) (fou
 			owner: id,
 			target: capture.Target{
 				Iface:   i.Iface,
-				Include: capture.Ends{From: t.from.resolve(id, pods), To: t.to.resolve(id, pods)},
-				Exclude: capture.Ends{From: t.notFrom.resolve(id, pods), To: t.notTo.resolve(id, pods)},
+				Include: capture.Ends{From: t.from.at(id, from), To: t.to.at(id, to)},
+				Exclude: capture.Ends{From: t.notFrom.at(id, notFrom), To: t.notTo.at(id, notTo)},
 			},
 		}
 	}
 	if t.chosen() {
 		shared := sharing(pods, func(id *event.Identity) bool { return id.Node == t.node.cfg.Node && t.wants(id) })
-		if shared != "" && len(found) == 0 {
+		if shared != "" && len(found) == 0 && !t.begun {
 			return nil, nil, status.Error(codes.InvalidArgument, shared+": capture by --port and --ip, without the pod")
 		}
 		notes = t.note(notes, "left out", shared)
 	}
 	kept := sharing(pods, func(id *event.Identity) bool { return id.Node == t.node.cfg.Node && t.unwanted(id) })
+	t.begun = true
 	return found, t.note(notes, "not left out", kept), nil
 }
 
