@@ -65,10 +65,27 @@ func TestDropsThatAreNotTold(t *testing.T) {
 	if _, err = stream.Recv(); status.Code(err) != codes.FailedPrecondition {
 		t.Error(err)
 	}
+	for _, c := range []struct {
+		kinds []pb.EventKind
+		want  codes.Code
+	}{
+		{[]pb.EventKind{pb.EventKind_EVENT_KIND_DROP}, codes.FailedPrecondition},
+		{[]pb.EventKind{pb.EventKind_EVENT_KIND_DROP, pb.EventKind_EVENT_KIND_OPENED}, codes.OK},
+		{nil, codes.OK},
+	} {
+		events, err := pb.NewObserverClient(dial(t, newFakeNode())).Events(t.Context(), &pb.EventsRequest{Kinds: c.kinds})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err = events.Recv(); status.Code(err) != c.want {
+			t.Errorf("%v: %v", c.kinds, err)
+		}
+	}
 }
 
 func TestDropEvents(t *testing.T) {
 	n := newFakeNode()
+	n.drops = store.NewDrops(0)
 	c := pb.NewObserverClient(dial(t, n))
 	stream, err := c.Events(t.Context(), &pb.EventsRequest{Kinds: []pb.EventKind{pb.EventKind_EVENT_KIND_DROP}})
 	if err != nil {

@@ -106,6 +106,9 @@ func (o *Observer) Events(req *pb.EventsRequest, out grpc.ServerStreamingServer[
 		}
 		wish.Kinds = append(wish.Kinds, event.Kind(k))
 	}
+	if err := o.tells(out.Context(), wish.Kinds); err != nil {
+		return err
+	}
 	fo, err := o.node.Follow(out.Context(), wish)
 	if err != nil {
 		return fault(err)

@@ -89,8 +89,7 @@ func packetSocket(t testing.TB, e *bpftest.End) int {
 func sendFrames(fd int, frames [][]byte) (int, error) {
 	type message struct {
 		header unix.Msghdr
-		length uint32
-		_      [4]byte
+		_      [8]byte // what was sent of it
 	}
 	var messages [stormBatch]message
 	var vectors [stormBatch]unix.Iovec
