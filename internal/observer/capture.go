@@ -83,7 +83,7 @@ func (o *Observer) Capture(req *pb.CaptureRequest, out grpc.ServerStreamingServe
 	if err != nil {
 		return status.Error(codes.InvalidArgument, err.Error())
 	}
-	wish.Text = string(text)
+	wish.Text = string(text[:min(len(text), maxText)])
 	to := &captureStream{src: o.node.Source(), out: out}
 	end, err := o.node.Capture(out.Context(), wish, to)
 	if err != nil {
@@ -99,6 +99,9 @@ func (o *Observer) Capture(req *pb.CaptureRequest, out grpc.ServerStreamingServe
 	}
 	return out.Send(&pb.CaptureResponse{Message: &pb.CaptureResponse_Summary{Summary: s}})
 }
+
+// maxText bounds what a question may add to the log.
+const maxText = 1000
 
 func captureLoss(n uint64) *pb.Loss {
 	return &pb.Loss{Stage: "capture", Count: n, Hint: "packets came faster than they were taken: narrow the filter, or keep less of each with --snaplen"}

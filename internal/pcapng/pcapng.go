@@ -87,8 +87,8 @@ type Writer struct {
 	good int64
 	// Packets in the good part.
 	packets uint64
-	next uint32
-	err  error
+	next    uint32
+	err     error
 }
 
 // blockEnd is where a block ends in the buffer, and the packets in it up to there.
