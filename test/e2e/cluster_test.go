@@ -118,22 +118,28 @@ func (c *cluster) apply(t testing.TB, objects ...object) {
 	}
 }
 
-// eventually repeats a question until it has no complaint. At the deadline it
-// fails with the fewest that there were: later ones may only say that what was
-// asked for has been forgotten meanwhile.
+// eventually repeats a question until it has no complaint, and fails at the
+// deadline.
 func eventually(t testing.TB, within time.Duration, complaints func() []string) {
 	t.Helper()
-	var fewest []string
+	if fewest := repeated(within, complaints); len(fewest) > 0 {
+		t.Fatalf("after %v:\n%s", within, strings.Join(fewest, "\n"))
+	}
+}
+
+// repeated gives the fewest complaints that there were up to the deadline: later
+// ones may only say that what was asked for has been forgotten meanwhile.
+func repeated(within time.Duration, complaints func() []string) (fewest []string) {
 	for end := time.Now().Add(within); ; time.Sleep(250 * time.Millisecond) {
 		last := complaints()
 		if len(last) == 0 {
-			return
+			return nil
 		}
 		if fewest == nil || len(last) <= len(fewest) && !forgotten(last) {
 			fewest = last
 		}
 		if time.Now().After(end) {
-			t.Fatalf("after %v:\n%s", within, strings.Join(fewest, "\n"))
+			return fewest
 		}
 	}
 }
