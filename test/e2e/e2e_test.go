@@ -40,6 +40,7 @@ func TestCluster(t *testing.T) {
 	}{
 		{"name latency", nameLatency},
 		{"address reused by a pod of another namespace", addressReused},
+		{"packets on demand", packetsOnDemand},
 		{"agent restarted while traffic flows", agentRestarted},
 		{"API server down", apiServerDown},
 		{"node power failure and return", powerFailure},
