@@ -45,7 +45,11 @@ const (
 
 // openDrops gives nil and a note where the kernel does not tell.
 func (a *Agent) openDrops() *drops {
-	probe, err := drop.Open(drop.Config{Log: a.cfg.Log})
+	cfg := drop.Config{Log: a.cfg.Log}
+	if a.spaces == nil { // no other is tapped, and what happens there costs nothing
+		cfg.Netns = a.tap.Own()
+	}
+	probe, err := drop.Open(cfg)
 	if err != nil {
 		a.cfg.Log.Warn("Not attached: drop probe", "error", err)
 		a.problems = append(a.problems, fmt.Sprintf("dropped packets are not told: %v", err))

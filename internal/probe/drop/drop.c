@@ -31,6 +31,8 @@ enum harmless {
 };
 const volatile __u8 harmless[REASONS]; /* by reason: enum harmless, several */
 
+/* Of this namespace alone, by its inode; 0: of all. */
+const volatile __u32 only_netns;
 /* Connections that one epoch has room for. */
 const volatile __u32 detail_bound = 4096;
 
@@ -176,6 +178,8 @@ int drop_packet(__u64 *ctx)
 	if (has_receiver)
 		receiver = (struct sock *)ctx[3];
 	on_way = set_place(&key.conn, skb, receiver);
+	if (only_netns && key.conn.netns != only_netns)
+		return 0;
 	sent = !receiver && !skb->skb_iif;
 	weigh(skb, set_conn(&key.conn, skb, sent), &a);
 	if (excused && is_excused(excused, &key.conn, on_way && !is_delivered(skb), sent))

@@ -25,7 +25,9 @@ type Config struct {
 	// Connections that one epoch has room for; 0 means 4,096. What is beyond is
 	// counted by namespace, reason and place.
 	Connections int
-	Log         *slog.Logger
+	// Only what is dropped in this namespace is told, by its inode; 0 is all.
+	Netns uint32
+	Log   *slog.Logger
 }
 
 // spare is the room of a table for what is counted without its connection.
@@ -68,7 +70,7 @@ func Open(cfg Config) (*Probe, error) {
 		cfg.Connections = 4096
 	}
 	p := &Probe{bound: cfg.Connections}
-	if err := p.load(); err != nil {
+	if err := p.load(cfg.Netns); err != nil {
 		_ = p.Close()
 		return nil, fmt.Errorf("open drop probe: %w", explain(err))
 	}
@@ -76,7 +78,7 @@ func Open(cfg Config) (*Probe, error) {
 	return p, nil
 }
 
-func (p *Probe) load() error {
+func (p *Probe) load(netns uint32) error {
 	kernel, err := readKernel()
 	if err != nil {
 		return err
@@ -88,7 +90,7 @@ func (p *Probe) load() error {
 	}
 	for name, value := range map[string]any{
 		kernelVarHasReceiver: kernel.hasReceiver, kernelVarHarmless: kernel.harmless(),
-		kernelVarDetailBound: uint32(p.bound),
+		kernelVarDetailBound: uint32(p.bound), kernelVarOnlyNetns: netns,
 	} {
 		if err := spec.Variables[name].Set(value); err != nil {
 			return fmt.Errorf("set %s: %w", name, err)

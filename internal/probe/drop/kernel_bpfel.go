@@ -56,6 +56,7 @@ const (
 	kernelVarDropMarked  = "drop_marked"
 	kernelVarHarmless    = "harmless"
 	kernelVarHasReceiver = "has_receiver"
+	kernelVarOnlyNetns   = "only_netns"
 )
 
 // loadKernel returns the embedded CollectionSpec for kernel.
@@ -124,6 +125,7 @@ type kernelVariableSpecs struct {
 	DropMarked  *ebpf.VariableSpec `ebpf:"drop_marked"`
 	Harmless    *ebpf.VariableSpec `ebpf:"harmless"`
 	HasReceiver *ebpf.VariableSpec `ebpf:"has_receiver"`
+	OnlyNetns   *ebpf.VariableSpec `ebpf:"only_netns"`
 }
 
 // kernelObjects contains all objects after they have been loaded into the kernel.
@@ -169,6 +171,7 @@ type kernelVariables struct {
 	DropMarked  *ebpf.Variable `ebpf:"drop_marked"`
 	Harmless    *ebpf.Variable `ebpf:"harmless"`
 	HasReceiver *ebpf.Variable `ebpf:"has_receiver"`
+	OnlyNetns   *ebpf.Variable `ebpf:"only_netns"`
 }
 
 // kernelPrograms contains all programs after they have been loaded into the kernel.

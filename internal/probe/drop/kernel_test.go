@@ -166,6 +166,26 @@ func TestNetfilter(t *testing.T) {
 	}
 }
 
+// TestOneNamespace: what is dropped elsewhere is not looked at.
+func TestOneNamespace(t *testing.T) {
+	bpftest.RequireKernel(t, withReasons)
+	p, other := bpftest.NewPair(t), bpftest.NewPair(t)
+	probe, err := Open(Config{Netns: p.B.Inode()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer probe.Close()
+	s := &seen{Probe: probe, t: t}
+	sendUDP(t, &other.A, netip.AddrPortFrom(other.B.IP4, 4000), 5)
+	sendUDP(t, &p.A, netip.AddrPortFrom(p.B.IP4, 4000), 3)
+	s.expect(p.B.Netns, "NO_SOCKET", 3, func() uint64 { return 3 })
+	for _, d := range s.drops {
+		if d.Conn.Netns != p.B.Inode() {
+			t.Errorf("of another: %+v", d)
+		}
+	}
+}
+
 func TestFullReceiveBuffer(t *testing.T) {
 	s := open(t)
 	p := bpftest.NewPair(t)
