@@ -34,7 +34,7 @@ const volatile __u8 harmless[REASONS]; /* by reason: enum harmless, several */
 /* Of this namespace alone, by its inode; 0: of all. */
 const volatile __u32 only_netns;
 /* Connections that one epoch has room for. */
-const volatile __u32 detail_bound = 4096;
+const volatile __u32 detail_bound = 2048;
 
 struct drop_key {
 	/* Where there is no room for more, zero but for the namespace and the mark

@@ -22,7 +22,7 @@ import (
 
 // Config of a probe. The zero value works.
 type Config struct {
-	// Connections that one epoch has room for; 0 means 4,096. What is beyond is
+	// Connections that one epoch has room for; 0 means 2,048. What is beyond is
 	// counted by namespace, reason and place.
 	Connections int
 	// Only what is dropped in this namespace is told, by its inode; 0 is all.
@@ -67,7 +67,7 @@ func Open(cfg Config) (*Probe, error) {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	if cfg.Connections <= 0 {
-		cfg.Connections = 4096
+		cfg.Connections = 2048
 	}
 	p := &Probe{bound: cfg.Connections}
 	if err := p.load(cfg.Netns); err != nil {
