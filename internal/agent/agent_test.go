@@ -310,7 +310,7 @@ func TestSocketOfADeadAgent(t *testing.T) {
 	if b, err := os.ReadFile(file); err != nil || string(b) != "data" {
 		t.Errorf("the file was touched: %q, %v", b, err)
 	}
-	first.(*net.UnixListener).SetUnlinkOnClose(false)
+	first.(unixListener).Listener.(*net.UnixListener).SetUnlinkOnClose(false)
 	_ = first.Close()
 	second, err := listenUnix(path)
 	if err != nil {

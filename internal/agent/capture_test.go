@@ -123,11 +123,8 @@ func TestCaptureInAWorld(t *testing.T) {
 			if s := c.summary; s.GetEndedBy() != "packets" || len(c.packets) != 6 || len(s.GetAmounts()) != 6 {
 				t.Errorf("%d packets, %v", len(c.packets), s)
 			}
-			said := a.output.String()
 			for _, line := range []string{`msg="Capture begins" who="uid 0, process `, `dstPorts`, `msg="Capture ended"`, "by=packets"} {
-				if !strings.Contains(said, line) {
-					t.Errorf("not in the log: %s", line)
-				}
+				bpftest.Eventually(t, "the log to say "+line, func() bool { return strings.Contains(a.output.String(), line) })
 			}
 			bpftest.Eventually(t, "the capture to let go", func() bool {
 				now, _ := a.holds()

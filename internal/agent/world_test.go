@@ -244,9 +244,17 @@ func TestKilledAtAnyMoment(t *testing.T) {
 		ip netns add c$i; ip link add v$i type veth peer name eth0 netns c$i; ip link set v$i up; ip -n c$i link set eth0 up
 	done`)
 	env := []string{"ORB8_ATTACH=clsact"} // what a killed process leaves
-	for range 50 {
+	// As long as it takes until all is tapped, whatever else the machine does.
+	start := time.Now()
+	first := w.agent(dir, env...)
+	first.listens()
+	bpftest.Eventually(t, "all to be tapped", func() bool { return tapped(first.status()) == 9 })
+	whole := time.Since(start)
+	first.signal(syscall.SIGKILL)
+	first.exits()
+	for range 40 {
 		a := w.agent(dir, env...)
-		time.Sleep(time.Duration(rand.IntN(500)) * time.Millisecond)
+		time.Sleep(rand.N(whole))
 		a.signal(syscall.SIGKILL)
 		a.exits()
 	}
