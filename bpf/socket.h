@@ -11,6 +11,7 @@
 #define AF_INET 2
 #define AF_INET6 10
 #define SOCK_RAW 3
+#define SOCKET_CLOSED 7 /* TCP_CLOSE */
 
 enum sender {
 	SENDER_UNKNOWN = 0, /* nothing was sent */

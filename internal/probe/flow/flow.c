@@ -252,7 +252,9 @@ static __always_inline void read_health(struct __sk_buff *skb, struct flow_value
 	struct bpf_tcp_sock *tp;
 	void *kernel;
 
-	if (!sk)
+	/* The kernel's own socket, by which it refuses, is a raw one of this protocol
+	 * and always closed: it has no such numbers. */
+	if (!sk || sk->state == SOCKET_CLOSED)
 		return;
 	tp = bpf_tcp_sock(sk);
 	if (!tp)

@@ -175,7 +175,7 @@ func TestReceiverIsNamedByItsAnswer(t *testing.T) {
 func TestRefused(t *testing.T) {
 	p := NewPair(t)
 	RequireKernel(t, BPF)
-	a := tapOn(t, p.A.Netns, Config{})
+	a, b := tapOn(t, p.A.Netns, Config{}), tapOn(t, p.B.Netns, Config{})
 	start := time.Now()
 	p.A.Do(func() {
 		if c, err := net.DialTimeout("tcp", "10.88.0.2:9", 5*time.Second); err == nil {
@@ -202,5 +202,12 @@ func TestRefused(t *testing.T) {
 	}
 	if len(a.flows) != 3 {
 		t.Errorf("%d connections, want TCP, UDP and the error: %+v", len(a.flows), a.flows)
+	}
+	// It is the kernel that refuses, and no socket of a connection.
+	b.settle()
+	for c, d := range b.flows {
+		if h := d.Health; c.Protocol == event.TCP && (d.HasSocket || h.RTT != 0 || h.MinRTT != 0 || h.Retransmits != 0 || h.OutOfOrder != 0) {
+			t.Errorf("refused here: %+v", d)
+		}
 	}
 }
