@@ -12,7 +12,7 @@ char LICENSE[] SEC("license") = "Dual MIT/GPL";
 
 #define REASONS 256 /* of the network stack itself; others have a subsystem above bit 16 */
 #define SYMBOL_BYTES 160
-#define FOLDED 1 /* packets of any connection */
+#define FOLDED 1 /* packets of more than one connection */
 
 /* The tracepoint tells which socket was to receive (6.11). */
 const volatile bool has_receiver;
@@ -35,10 +35,13 @@ const volatile __u8 harmless[REASONS]; /* by reason: enum harmless, several */
 const volatile __u32 only_netns;
 /* Connections that one epoch has room for. */
 const volatile __u32 detail_bound = 2048;
+/* Pairs of addresses that it has room for beyond these. */
+const volatile __u32 pair_bound = 256;
 
 struct drop_key {
-	/* Where there is no room for more, zero but for the namespace and the mark
-	 * FOLDED in its last field. */
+	/* Where there is no room for more, marked FOLDED in its last field, and
+	 * without ports; where there is none for that either, without all but the
+	 * namespace. */
 	struct flow_key conn;
 	__u64 location; /* in the kernel's code */
 	__u32 reason;
@@ -57,8 +60,10 @@ _Static_assert(sizeof(struct drop_value) == 24, "the Go side reads these bytes")
 /* Set by the programs when they make a record, cleared by user space before it
  * reads. */
 __u64 drop_marked;
-/* Records with a connection that were made since user space cleared it. */
+/* Records with a connection, and with a pair of addresses, that were made since
+ * user space cleared it. */
 __u32 drop_details;
+__u32 drop_pairs;
 
 /* key: connection, reason, place; value: what was dropped in this epoch. Written
  * by the program, read and emptied by user space while it is not active. Bound:
@@ -128,7 +133,9 @@ static __always_inline struct drop_value *make(void *table, const struct drop_ke
 	return bpf_map_lookup_elem(table, key);
 }
 
-/* The record of a packet that is the first of its kind in an epoch. */
+/* The record of a packet that is the first of its kind in an epoch. A storm of
+ * many connections is between few places, mostly: those keep their names where the
+ * connections have no room. */
 static __always_inline struct drop_value *first(void *table, struct drop_key *key)
 {
 	struct flow_key *conn = &key->conn;
@@ -140,10 +147,21 @@ static __always_inline struct drop_value *first(void *table, struct drop_key *ke
 		if (v)
 			return v;
 	}
+	conn->zero = FOLDED;
+	if (drop_pairs < pair_bound) { /* else there are too many places, too */
+		conn->local_port_be = conn->remote_port_be = 0;
+		conn->kind = CONN_PLAIN;
+		v = bpf_map_lookup_elem(table, key);
+		if (v)
+			return v;
+		__sync_fetch_and_add(&drop_pairs, 1);
+		v = make(table, key);
+		if (v)
+			return v;
+	}
 	__builtin_memset(conn, 0, offsetof(struct flow_key, ifindex));
 	conn->ifindex = 0;
 	conn->protocol = conn->kind = 0;
-	conn->zero = FOLDED;
 	v = bpf_map_lookup_elem(table, key);
 	return v ? v : make(table, key);
 }

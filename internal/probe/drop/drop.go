@@ -23,15 +23,20 @@ import (
 // Config of a probe. The zero value works.
 type Config struct {
 	// Connections that one epoch has room for; 0 means 2,048. What is beyond is
-	// counted by namespace, reason and place.
+	// counted by addresses, reason and place, and beyond some of those by
+	// namespace, reason and place.
 	Connections int
 	// Only what is dropped in this namespace is told, by its inode; 0 is all.
 	Netns uint32
 	Log   *slog.Logger
 }
 
-// spare is the room of a table for what is counted without its connection.
-const spare = 1024
+// pairs of addresses are told of beyond the connections, and spare is the room of
+// a table for what is counted without either.
+const (
+	pairs = 256
+	spare = 1024
+)
 
 // Probe holds the program and its tables. It is for one goroutine.
 type Probe struct {
@@ -45,8 +50,8 @@ type Probe struct {
 		Name   *ebpf.Map `ebpf:"drop_name"`
 		Rest   *ebpf.Map `ebpf:"drop_rest"`
 	}
-	marked, details *ebpf.Variable
-	link            link.Link
+	marked, details, pairs *ebpf.Variable
+	link                   link.Link
 
 	// Two tables, one active.
 	tables [2]*ebpf.Map
@@ -90,7 +95,7 @@ func (p *Probe) load(netns uint32) error {
 	}
 	for name, value := range map[string]any{
 		kernelVarHasReceiver: kernel.hasReceiver, kernelVarHarmless: kernel.harmless(),
-		kernelVarDetailBound: uint32(p.bound), kernelVarOnlyNetns: netns,
+		kernelVarDetailBound: uint32(p.bound), kernelVarPairBound: uint32(pairs), kernelVarOnlyNetns: netns,
 	} {
 		if err := spec.Variables[name].Set(value); err != nil {
 			return fmt.Errorf("set %s: %w", name, err)
@@ -99,7 +104,7 @@ func (p *Probe) load(netns uint32) error {
 	// Needed before 5.11 only; where it is refused the load below says so.
 	_ = rlimit.RemoveMemlock()
 	inner := spec.Maps["drop_active"].InnerMap
-	inner.MaxEntries = uint32(p.bound + spare)
+	inner.MaxEntries = uint32(p.bound + pairs + spare)
 	for i := range p.tables {
 		table := inner.Copy()
 		table.Name = fmt.Sprintf("drop_table_%d", i)
@@ -138,7 +143,7 @@ func (p *Probe) assign(spec *ebpf.CollectionSpec) error {
 	if err := coll.Assign(&p.maps); err != nil {
 		return err
 	}
-	p.marked, p.details = coll.Variables[kernelVarDropMarked], coll.Variables[kernelVarDropDetails]
+	p.marked, p.details, p.pairs = coll.Variables[kernelVarDropMarked], coll.Variables[kernelVarDropDetails], coll.Variables[kernelVarDropPairs]
 	return nil
 }
 

@@ -45,7 +45,7 @@ func (p *Probe) Take() ([]event.Drop, error) {
 		return nil, errClosed
 	}
 	// Before the swap: what is dropped on the way is read now or marked again.
-	if err := errors.Join(p.marked.Set(uint64(0)), p.details.Set(uint32(0))); err != nil {
+	if err := errors.Join(p.marked.Set(uint64(0)), p.details.Set(uint32(0)), p.pairs.Set(uint32(0))); err != nil {
 		return nil, fmt.Errorf("start an epoch of drops: %w", err)
 	}
 	old := p.tables[p.active]

@@ -54,9 +54,11 @@ const (
 	kernelVarDropDetails = "drop_details"
 	kernelVarDropKeyType = "drop_key_type"
 	kernelVarDropMarked  = "drop_marked"
+	kernelVarDropPairs   = "drop_pairs"
 	kernelVarHarmless    = "harmless"
 	kernelVarHasReceiver = "has_receiver"
 	kernelVarOnlyNetns   = "only_netns"
+	kernelVarPairBound   = "pair_bound"
 )
 
 // loadKernel returns the embedded CollectionSpec for kernel.
@@ -123,9 +125,11 @@ type kernelVariableSpecs struct {
 	DropDetails *ebpf.VariableSpec `ebpf:"drop_details"`
 	DropKeyType *ebpf.VariableSpec `ebpf:"drop_key_type"`
 	DropMarked  *ebpf.VariableSpec `ebpf:"drop_marked"`
+	DropPairs   *ebpf.VariableSpec `ebpf:"drop_pairs"`
 	Harmless    *ebpf.VariableSpec `ebpf:"harmless"`
 	HasReceiver *ebpf.VariableSpec `ebpf:"has_receiver"`
 	OnlyNetns   *ebpf.VariableSpec `ebpf:"only_netns"`
+	PairBound   *ebpf.VariableSpec `ebpf:"pair_bound"`
 }
 
 // kernelObjects contains all objects after they have been loaded into the kernel.
@@ -169,9 +173,11 @@ type kernelVariables struct {
 	DropDetails *ebpf.Variable `ebpf:"drop_details"`
 	DropKeyType *ebpf.Variable `ebpf:"drop_key_type"`
 	DropMarked  *ebpf.Variable `ebpf:"drop_marked"`
+	DropPairs   *ebpf.Variable `ebpf:"drop_pairs"`
 	Harmless    *ebpf.Variable `ebpf:"harmless"`
 	HasReceiver *ebpf.Variable `ebpf:"has_receiver"`
 	OnlyNetns   *ebpf.Variable `ebpf:"only_netns"`
+	PairBound   *ebpf.Variable `ebpf:"pair_bound"`
 }
 
 // kernelPrograms contains all programs after they have been loaded into the kernel.
