@@ -182,6 +182,7 @@ func (p *pipeline) audit() {
 	for i, it := range interfaces {
 		p.audits[i] = p.flows.Audit(it)
 		names[it.Iface] = wire.Place{Name: it.Name, Namespace: it.Namespace}
+		names[event.Iface{Netns: it.Iface.Netns}] = wire.Place{Namespace: it.Namespace} // what is told of the whole
 	}
 	p.names.Store(&names)
 	p.audited = time.Now()

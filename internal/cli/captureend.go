@@ -79,6 +79,8 @@ func (p *packetFile) outcome(failed error) string {
 	switch {
 	case failed != nil:
 		why = "ended by an error, and whole up to there"
+	case p.by == "":
+		why = "the agents have gone, and it is whole up to there"
 	case why == "":
 		why = render.Escape(p.by)
 	}

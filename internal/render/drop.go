@@ -59,7 +59,7 @@ func dropEnd(text func(*orb8v1.FlowRecord) string) func(dropRow) cell {
 func dropColumns() []dropColumn {
 	return []dropColumn{
 		{inDropTraces, column{title: "TIME", usual: 12, usualRaw: 24}, func(r dropRow) cell { return flowRow{style: r.style, time: r.event.GetTimeNs()}.clock() }},
-		{inDropWide, column{title: "NODE"}, dropText((*orb8v1.DropRecord).GetNode)},
+		{inDropLists | inDropEventsWide, column{title: "NODE", drop: 4}, dropText((*orb8v1.DropRecord).GetNode)},
 		{inDropEventsWide, column{title: "NETNS", usual: 10}, func(r dropRow) cell { return cell{text: netnsName(r.drop.GetTap())} }},
 		{inDropEventsWide, column{title: "INTERFACE"}, func(r dropRow) cell { return cell{text: interfaceName(r.drop.GetTap())} }},
 		{inDropLists, column{title: "AT", fit: true}, dropText(dropAt)},
