@@ -13,15 +13,8 @@ import (
 	"github.com/orb8/orb8/internal/render"
 )
 
-// healthFlags are the question of orb8 health.
-type healthFlags struct {
-	include, exclude orb8v1.EndFilter
-	output           outputFlag
-	limit            uint32
-}
-
 func (a *app) health() *cobra.Command {
-	var f healthFlags
+	var f listFlags
 	cmd := &cobra.Command{
 		Use:   "health",
 		Short: "What is wrong with the sockets of a pod: full queues, lack of memory",
@@ -35,55 +28,30 @@ A pod with hostNetwork has its node's sockets: see node/NAME.`,
   orb8 health -o json | jq '.findings[] | select(.current)'`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if f.limit == 0 {
-				return usagef("--limit 0: allowed are numbers from 1 on")
-			}
-			c, err := a.connect(cmd.Context(), &nodeChoice{f.include.GetNodes(), f.exclude.GetNodes()})
-			if err != nil {
-				return err
-			}
-			defer c.Close()
-			return a.showHealth(cmd.Context(), c, &f)
+			return a.ask(cmd.Context(), &f, func(c client.Observer) error { return a.showHealth(cmd.Context(), c, &f) })
 		},
 	}
-	f.output.add(cmd)
-	cmd.Flags().Uint32Var(&f.limit, "limit", 100, "show at most this `NUMBER` of namespaces")
-	addFilters(cmd, podFilters(&f.include), podFilters(&f.exclude))
+	f.add(cmd, 100, " of namespaces")
 	return cmd
 }
 
-func (a *app) showHealth(ctx context.Context, c client.Observer, f *healthFlags) error {
+func (a *app) showHealth(ctx context.Context, c client.Observer, f *listFlags) error {
 	table := render.NewSocketsTable(a.style(&f.output, a.screen()))
 	got := &answer{from: c}
 	var summary *orb8v1.SocketsSummary
-	for m, err := range c.Sockets(ctx, &orb8v1.SocketsRequest{Include: &f.include, Exclude: &f.exclude, Limit: f.limit}) {
-		switch {
-		case err != nil:
-			return err
-		case m.GetSockets() != nil && f.output.json():
-			got.shown++
-			if err := render.SocketsJSON(a.out, m.GetSockets()); err != nil {
-				return err
-			}
-		case m.GetSockets() != nil:
-			got.shown++
-			table.Add(m.GetSockets())
-		case m.GetNode() != nil:
-			got.hear(m.GetNode())
-		case m.GetSummary() != nil:
+	answer := c.Sockets(ctx, &orb8v1.SocketsRequest{Include: &f.include, Exclude: &f.exclude, Limit: f.limit})
+	err := showList(a, f.output.json(), got, answer, listed[*orb8v1.SocketsResponse, *orb8v1.SocketsRecord]{
+		record: func(m *orb8v1.SocketsResponse) (*orb8v1.SocketsRecord, bool) {
+			return m.GetSockets(), m.GetSockets() != nil
+		},
+		node: (*orb8v1.SocketsResponse).GetNode,
+		summary: func(m *orb8v1.SocketsResponse) ([]*orb8v1.NodeState, []*orb8v1.Loss, bool) {
 			summary = m.GetSummary()
-			got.hearAll(summary.GetNodes(), summary.GetLosses())
-		}
-	}
-	if err := got.check(summary != nil); err != nil {
-		return err
-	}
-	if got.shown > 0 && !f.output.json() {
-		if err := table.Flush(a.out); err != nil {
-			return err
-		}
-	}
-	if err := a.out.Flush(); err != nil {
+			return summary.GetNodes(), summary.GetLosses(), summary != nil
+		},
+		add: table.Add, json: render.SocketsJSON, flush: table.Flush,
+	})
+	if err != nil {
 		return err
 	}
 	switch shown := uint64(got.shown); {

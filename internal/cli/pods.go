@@ -13,15 +13,8 @@ import (
 	"github.com/orb8/orb8/internal/render"
 )
 
-// podsFlags are the question of orb8 pods.
-type podsFlags struct {
-	include, exclude orb8v1.EndFilter
-	output           outputFlag
-	limit            uint32
-}
-
 func (a *app) pods() *cobra.Command {
-	var f podsFlags
+	var f listFlags
 	cmd := &cobra.Command{
 		Use:   "pods",
 		Short: "The pods that the agents know, also those that are gone",
@@ -32,55 +25,28 @@ FLOWS are the connections known of a pod now.`,
   orb8 pods --workload Deployment/web -o json | jq -r .ips[0]`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if f.limit == 0 {
-				return usagef("--limit 0: allowed are numbers from 1 on")
-			}
-			c, err := a.connect(cmd.Context(), &nodeChoice{f.include.GetNodes(), f.exclude.GetNodes()})
-			if err != nil {
-				return err
-			}
-			defer c.Close()
-			return a.showPods(cmd.Context(), c, &f)
+			return a.ask(cmd.Context(), &f, func(c client.Observer) error { return a.showPods(cmd.Context(), c, &f) })
 		},
 	}
-	f.output.add(cmd)
-	cmd.Flags().Uint32Var(&f.limit, "limit", 1000, "show at most this `NUMBER`")
-	addFilters(cmd, podFilters(&f.include), podFilters(&f.exclude))
+	f.add(cmd, 1000, "")
 	return cmd
 }
 
-func (a *app) showPods(ctx context.Context, c client.Observer, f *podsFlags) error {
+func (a *app) showPods(ctx context.Context, c client.Observer, f *listFlags) error {
 	table := render.NewPodTable(a.style(&f.output, a.screen()))
 	got := &answer{from: c}
 	var summary *orb8v1.PodsSummary
-	for m, err := range c.Pods(ctx, &orb8v1.PodsRequest{Include: &f.include, Exclude: &f.exclude, Limit: f.limit}) {
-		switch {
-		case err != nil:
-			return err
-		case m.GetPod() != nil && f.output.json():
-			got.shown++
-			if err := render.PodJSON(a.out, m.GetPod()); err != nil {
-				return err
-			}
-		case m.GetPod() != nil:
-			got.shown++
-			table.Add(m.GetPod())
-		case m.GetNode() != nil:
-			got.hear(m.GetNode())
-		case m.GetSummary() != nil:
+	answer := c.Pods(ctx, &orb8v1.PodsRequest{Include: &f.include, Exclude: &f.exclude, Limit: f.limit})
+	err := showList(a, f.output.json(), got, answer, listed[*orb8v1.PodsResponse, *orb8v1.PodRecord]{
+		record: func(m *orb8v1.PodsResponse) (*orb8v1.PodRecord, bool) { return m.GetPod(), m.GetPod() != nil },
+		node:   (*orb8v1.PodsResponse).GetNode,
+		summary: func(m *orb8v1.PodsResponse) ([]*orb8v1.NodeState, []*orb8v1.Loss, bool) {
 			summary = m.GetSummary()
-			got.hearAll(summary.GetNodes(), summary.GetLosses())
-		}
-	}
-	if err := got.check(summary != nil); err != nil {
-		return err
-	}
-	if got.shown > 0 && !f.output.json() {
-		if err := table.Flush(a.out); err != nil {
-			return err
-		}
-	}
-	if err := a.out.Flush(); err != nil {
+			return summary.GetNodes(), summary.GetLosses(), summary != nil
+		},
+		add: table.Add, json: render.PodJSON, flush: table.Flush,
+	})
+	if err != nil {
 		return err
 	}
 	switch shown := uint64(got.shown); {
