@@ -106,6 +106,7 @@ const (
 	kernelMapFlowActive       = "flow_active"
 	kernelMapFlowAddressBits  = "flow_address_bits"
 	kernelMapFlowAddresses    = "flow_addresses"
+	kernelMapFlowFresh        = "flow_fresh"
 	kernelMapFlowMoved        = "flow_moved"
 	kernelMapFlowRare         = "flow_rare"
 	kernelMapFlowRest         = "flow_rest"
@@ -178,6 +179,7 @@ type kernelMapSpecs struct {
 	FlowActive      *ebpf.MapSpec `ebpf:"flow_active"`
 	FlowAddressBits *ebpf.MapSpec `ebpf:"flow_address_bits"`
 	FlowAddresses   *ebpf.MapSpec `ebpf:"flow_addresses"`
+	FlowFresh       *ebpf.MapSpec `ebpf:"flow_fresh"`
 	FlowMoved       *ebpf.MapSpec `ebpf:"flow_moved"`
 	FlowRare        *ebpf.MapSpec `ebpf:"flow_rare"`
 	FlowRest        *ebpf.MapSpec `ebpf:"flow_rest"`
@@ -218,6 +220,7 @@ type kernelMaps struct {
 	FlowActive      *ebpf.Map `ebpf:"flow_active"`
 	FlowAddressBits *ebpf.Map `ebpf:"flow_address_bits"`
 	FlowAddresses   *ebpf.Map `ebpf:"flow_addresses"`
+	FlowFresh       *ebpf.Map `ebpf:"flow_fresh"`
 	FlowMoved       *ebpf.Map `ebpf:"flow_moved"`
 	FlowRare        *ebpf.Map `ebpf:"flow_rare"`
 	FlowRest        *ebpf.Map `ebpf:"flow_rest"`
@@ -230,6 +233,7 @@ func (m *kernelMaps) Close() error {
 		m.FlowActive,
 		m.FlowAddressBits,
 		m.FlowAddresses,
+		m.FlowFresh,
 		m.FlowMoved,
 		m.FlowRare,
 		m.FlowRest,

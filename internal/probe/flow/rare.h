@@ -181,6 +181,8 @@ static __noinline int read_sender(struct __sk_buff *skb, struct flow_value *v, s
 	return 0;
 }
 
+#define TCP_SYN_ACK (TCP_SYN | TCP_ACK)
+
 struct first {
 	struct flow_key *key;
 	__u32 headers;
@@ -190,58 +192,51 @@ struct first {
 	bool shut;
 };
 
-static __always_inline __u8 has(__u8 flags, __u8 flag)
-{
-	return (flags & flag) / flag;
-}
-
-/* What the three above note, of a fresh record. Without branches: each would have
- * the verifier look at all that follows once more, since it tells records on the
- * stack apart by their content. */
-static __always_inline void note_first(struct flow_value *v, struct flow_side *side, const struct first *f)
-{
-	__u8 flags = f->flags, ack = has(flags, TCP_ACK), syn = has(flags, TCP_SYN);
-	__u8 shut = f->shut & ~syn & ~has(flags, TCP_RST) & 1;
-	__u32 now = 0;
-
-	if (syn)
-		now = microseconds();
-	v->syn = now * (1 - ack);
-	v->syn_ack = now * ack;
-	v->first_was = f->egress * FIRST_SENT | (syn & ack) * FIRST_ANSWERS;
-	side->ended = flags & (TCP_FIN | TCP_RST);
-	side->window = shut * (WINDOW_SHUT | WINDOW_BEGAN_SHUT);
-	side->zero_windows = shut;
-#pragma unroll
-	for (int i = 0; i < 8; i++)
-		side->seen[i] = flags >> i & 1;
-	v->flags[EGRESS] = flags * f->egress;
-	v->flags[INGRESS] = flags * (1 - f->egress);
-}
+/* key: 0; value: a record that is being made. Used by the programs below. On the
+ * stack each of its contents would be one more to look at for the verifier of
+ * kernel 6.1, which gives up at a million instructions. Bound: 1. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct flow_value);
+} flow_fresh SEC(".maps");
 
 /* The first packet of a connection in an epoch: the record is made with it
  * inside. Not 0 when there was a record already, or no room. */
 static __noinline int insert(struct __sk_buff *skb, void *table, struct first *f)
 {
-	struct flow_value v = { .first = bpf_jiffies64() };
-	struct flow_side *side = f->egress ? &v.tx : &v.rx;
+	struct flow_side *side;
+	struct flow_value *v;
 	struct size s = {};
+	__u32 zero = 0;
 
-	note_first(&v, side, f);
+	v = bpf_map_lookup_elem(&flow_fresh, &zero);
+	if (!v)
+		return -1;
+	__builtin_memset(v, 0, sizeof(*v));
+	side = f->egress ? &v->tx : &v->rx;
+	v->first = bpf_jiffies64();
+	if (f->egress)
+		v->first_was = FIRST_SENT;
+	if ((f->flags & TCP_SYN_ACK) == TCP_SYN_ACK)
+		v->first_was |= FIRST_ANSWERS;
+	note_beginning(v, f->flags);
+	note_side(side, f->flags, f->flags, f->shut);
 	measure(skb, f->headers, f->hidden, &s);
 	side->bytes = s.bytes;
 	side->packets = s.packets;
 	side->seg = s.seg_packets << SEG_SHIFT | s.seg_bytes;
-	side->last = v.first;
-	v.tagged = skb->vlan_present || skb->protocol == bpf_htons(ETH_P_8021Q) ||
+	side->last = v->first;
+	v->tagged = skb->vlan_present || skb->protocol == bpf_htons(ETH_P_8021Q) ||
 		skb->protocol == bpf_htons(ETH_P_8021AD);
+	add_flags(v, f->egress ? EGRESS : INGRESS, f->flags);
 	if (f->egress) {
+		read_sender(skb, v, f->key);
 		if (f->key->protocol == IPPROTO_TCP)
-			read_health(skb, &v);
-		v.retransmits_before = v.tx.retransmits;
-		read_sender(skb, &v, f->key);
+			read_first_health(skb, v);
 	}
-	return bpf_map_update_elem(table, f->key, &v, BPF_NOEXIST);
+	return bpf_map_update_elem(table, f->key, v, BPF_NOEXIST);
 }
 
 static __noinline int parse_rare(struct __sk_buff *skb, struct packet *p, __u8 egress)
