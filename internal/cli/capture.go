@@ -70,6 +70,9 @@ agent has a default and a maximum of each.`,
 			if err := a.checkCapture(&f); err != nil {
 				return err
 			}
+			if err := f.checkBounds(cmd); err != nil {
+				return err
+			}
 			c, err := a.connect(cmd.Context(), f.filter.nodes())
 			if err != nil {
 				return err
@@ -120,6 +123,16 @@ func (a *app) checkCapture(f *captureFlags) error {
 }
 
 var errService = usagef("--service: a packet does not tell which Service was asked for: allowed are its address (--ip) and its port (--port)")
+
+// checkBounds: a bound of nothing would be taken for none that is given.
+func (f *captureFlags) checkBounds(cmd *cobra.Command) error {
+	for name, zero := range map[string]bool{"duration": f.duration == 0, "packets": f.packets == 0, "snaplen": f.snaplen == 0} {
+		if zero && cmd.Flags().Changed(name) {
+			return usagef("--%s 0: nothing would be captured: allowed is more, and without it the agent's default holds", name)
+		}
+	}
+	return nil
+}
 
 func (f *captureFlags) request() *orb8v1.CaptureRequest {
 	return &orb8v1.CaptureRequest{
