@@ -40,7 +40,7 @@ func (a *app) showHealth(ctx context.Context, c client.Observer, f *listFlags) e
 	got := &answer{from: c}
 	var summary *orb8v1.SocketsSummary
 	answer := c.Sockets(ctx, &orb8v1.SocketsRequest{Include: &f.include, Exclude: &f.exclude, Limit: f.limit})
-	err := showList(a, f.output.json(), got, answer, listed[*orb8v1.SocketsResponse, *orb8v1.SocketsRecord]{
+	err := showList(a, got, answer, listed[*orb8v1.SocketsResponse, *orb8v1.SocketsRecord]{
 		record: func(m *orb8v1.SocketsResponse) (*orb8v1.SocketsRecord, bool) {
 			return m.GetSockets(), m.GetSockets() != nil
 		},
@@ -49,7 +49,7 @@ func (a *app) showHealth(ctx context.Context, c client.Observer, f *listFlags) e
 			summary = m.GetSummary()
 			return summary.GetNodes(), summary.GetLosses(), summary != nil
 		},
-		add: table.Add, json: render.SocketsJSON, flush: table.Flush,
+		add: table.Add, json: render.SocketsJSON, flush: table.Flush, asJSON: f.output.json(),
 	})
 	if err != nil {
 		return err

@@ -50,10 +50,11 @@ type listed[M, R any] struct {
 	add     func(R)
 	json    func(io.Writer, R) error
 	flush   func(io.Writer) error
+	asJSON  bool
 }
 
 // showList shows an answer, and tells what there is to say of it.
-func showList[M, R any](a *app, asJSON bool, got *answer, messages iter.Seq2[M, error], l listed[M, R]) error {
+func showList[M, R any](a *app, got *answer, messages iter.Seq2[M, error], l listed[M, R]) error {
 	whole := false
 	for m, err := range messages {
 		if err != nil {
@@ -61,7 +62,7 @@ func showList[M, R any](a *app, asJSON bool, got *answer, messages iter.Seq2[M, 
 		}
 		if r, ok := l.record(m); ok {
 			got.shown++
-			if !asJSON {
+			if !l.asJSON {
 				l.add(r)
 			} else if err := l.json(a.out, r); err != nil {
 				return err
@@ -78,7 +79,7 @@ func showList[M, R any](a *app, asJSON bool, got *answer, messages iter.Seq2[M, 
 	if err := got.check(whole); err != nil {
 		return err
 	}
-	if got.shown > 0 && !asJSON {
+	if got.shown > 0 && !l.asJSON {
 		if err := l.flush(a.out); err != nil {
 			return err
 		}

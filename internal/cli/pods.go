@@ -37,14 +37,14 @@ func (a *app) showPods(ctx context.Context, c client.Observer, f *listFlags) err
 	got := &answer{from: c}
 	var summary *orb8v1.PodsSummary
 	answer := c.Pods(ctx, &orb8v1.PodsRequest{Include: &f.include, Exclude: &f.exclude, Limit: f.limit})
-	err := showList(a, f.output.json(), got, answer, listed[*orb8v1.PodsResponse, *orb8v1.PodRecord]{
+	err := showList(a, got, answer, listed[*orb8v1.PodsResponse, *orb8v1.PodRecord]{
 		record: func(m *orb8v1.PodsResponse) (*orb8v1.PodRecord, bool) { return m.GetPod(), m.GetPod() != nil },
 		node:   (*orb8v1.PodsResponse).GetNode,
 		summary: func(m *orb8v1.PodsResponse) ([]*orb8v1.NodeState, []*orb8v1.Loss, bool) {
 			summary = m.GetSummary()
 			return summary.GetNodes(), summary.GetLosses(), summary != nil
 		},
-		add: table.Add, json: render.PodJSON, flush: table.Flush,
+		add: table.Add, json: render.PodJSON, flush: table.Flush, asJSON: f.output.json(),
 	})
 	if err != nil {
 		return err
