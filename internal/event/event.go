@@ -227,7 +227,9 @@ type Flow struct {
 	Epoch          uint64
 	Cookie, Cgroup uint64
 	// The other tuple, where the host translates this connection; else nil.
-	NAT       *Translation
+	NAT *Translation
+	// What the local end said as it began to speak TLS; nil where that was not seen.
+	TLS       *Hello
 	OpenedBy  Opener
 	State     State
 	HasSocket bool
@@ -259,9 +261,11 @@ const (
 	KindDrop
 	// KindFailed: a connect failed otherwise than by a refusal.
 	KindFailed
+	// KindDNS: a look-up was answered, or given up.
+	KindDNS
 )
 
-var kindNames = [...]string{"", "traffic", "opened", "closed", "refused", "reset", "drop", "failed"}
+var kindNames = [...]string{"", "traffic", "opened", "closed", "refused", "reset", "drop", "failed", "dns"}
 
 func (k Kind) String() string {
 	if int(k) < len(kindNames) {
@@ -283,4 +287,6 @@ type Event struct {
 	Overflow uint64
 	// Of KindDrop: what was dropped. It does not change.
 	Drop *Drop
+	// Of KindDNS.
+	Lookup *Lookup
 }

@@ -54,8 +54,22 @@ type Identity struct {
 	PID           uint32
 	// Namespace/name of the Service that the other end asked for.
 	Service string
-	FQDN    string
+	// Of an address outside, and where that name is from.
+	FQDN       string
+	FQDNSource NameSource
 }
+
+// NameSource is where the name of an address outside is from.
+type NameSource string
+
+// NameDNS: the local end asked for it and was answered with the address. NameSNI:
+// the local end said it as it began to speak TLS. NameCIDR: the list of names that
+// the agent was given.
+const (
+	NameDNS  NameSource = "dns"
+	NameSNI  NameSource = "sni"
+	NameCIDR NameSource = "cidr"
+)
 
 // Workload is the top-level owner of a pod.
 type Workload struct{ Kind, Name string }

@@ -91,6 +91,8 @@ const (
 	EventKind_EVENT_KIND_DROP EventKind = 6
 	// A connect failed otherwise: timed out, unreachable, given up.
 	EventKind_EVENT_KIND_FAILED EventKind = 7
+	// A look-up in the DNS was answered, or given up.
+	EventKind_EVENT_KIND_DNS EventKind = 8
 )
 
 // Enum value maps for EventKind.
@@ -104,6 +106,7 @@ var (
 		5: "EVENT_KIND_RESET",
 		6: "EVENT_KIND_DROP",
 		7: "EVENT_KIND_FAILED",
+		8: "EVENT_KIND_DNS",
 	}
 	EventKind_value = map[string]int32{
 		"EVENT_KIND_UNSPECIFIED": 0,
@@ -114,6 +117,7 @@ var (
 		"EVENT_KIND_RESET":       5,
 		"EVENT_KIND_DROP":        6,
 		"EVENT_KIND_FAILED":      7,
+		"EVENT_KIND_DNS":         8,
 	}
 )
 
@@ -337,7 +341,10 @@ type EventsRequest struct {
 	Kinds []EventKind `protobuf:"varint,3,rep,packed,name=kinds,proto3,enum=orb8.v1.EventKind" json:"kinds,omitempty"`
 	// Unix nanoseconds: recent events from then on come first, as far back as
 	// the agent remembers (not of traffic and drops). 0: live only.
-	SinceNs       int64 `protobuf:"varint,4,opt,name=since_ns,json=sinceNs,proto3" json:"since_ns,omitempty"`
+	SinceNs int64 `protobuf:"varint,4,opt,name=since_ns,json=sinceNs,proto3" json:"since_ns,omitempty"`
+	// Of look-ups: include and exclude are about their client and server.
+	IncludeDns    *DnsFilter `protobuf:"bytes,5,opt,name=include_dns,json=includeDns,proto3" json:"include_dns,omitempty"`
+	ExcludeDns    *DnsFilter `protobuf:"bytes,6,opt,name=exclude_dns,json=excludeDns,proto3" json:"exclude_dns,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -398,6 +405,20 @@ func (x *EventsRequest) GetSinceNs() int64 {
 		return x.SinceNs
 	}
 	return 0
+}
+
+func (x *EventsRequest) GetIncludeDns() *DnsFilter {
+	if x != nil {
+		return x.IncludeDns
+	}
+	return nil
+}
+
+func (x *EventsRequest) GetExcludeDns() *DnsFilter {
+	if x != nil {
+		return x.ExcludeDns
+	}
+	return nil
 }
 
 type EventsResponse struct {
@@ -503,9 +524,11 @@ type Event struct {
 	Kind  EventKind              `protobuf:"varint,1,opt,name=kind,proto3,enum=orb8.v1.EventKind" json:"kind,omitempty"`
 	// Unix nanoseconds.
 	TimeNs int64 `protobuf:"varint,2,opt,name=time_ns,json=timeNs,proto3" json:"time_ns,omitempty"`
-	// Of a drop: tap, protocol and ends as far as the packet tells.
+	// Of a drop: tap, protocol and ends as far as the packet tells. Of a look-up: tap,
+	// protocol and ends.
 	Flow          *FlowRecord `protobuf:"bytes,3,opt,name=flow,proto3" json:"flow,omitempty"`
 	Drop          *DropRecord `protobuf:"bytes,4,opt,name=drop,proto3" json:"drop,omitempty"`
+	Dns           *DnsLookup  `protobuf:"bytes,5,opt,name=dns,proto3" json:"dns,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -564,6 +587,13 @@ func (x *Event) GetFlow() *FlowRecord {
 func (x *Event) GetDrop() *DropRecord {
 	if x != nil {
 		return x.Drop
+	}
+	return nil
+}
+
+func (x *Event) GetDns() *DnsLookup {
+	if x != nil {
+		return x.Dns
 	}
 	return nil
 }
@@ -1916,7 +1946,7 @@ var File_orb8_v1_observer_proto protoreflect.FileDescriptor
 
 const file_orb8_v1_observer_proto_rawDesc = "" +
 	"\n" +
-	"\x16orb8/v1/observer.proto\x12\aorb8.v1\x1a\x15orb8/v1/capture.proto\x1a\x12orb8/v1/drop.proto\x1a\x14orb8/v1/record.proto\x1a\x15orb8/v1/sockets.proto\"\x9d\x01\n" +
+	"\x16orb8/v1/observer.proto\x12\aorb8.v1\x1a\x15orb8/v1/capture.proto\x1a\x11orb8/v1/dns.proto\x1a\x12orb8/v1/drop.proto\x1a\x14orb8/v1/record.proto\x1a\x15orb8/v1/sockets.proto\"\x9d\x01\n" +
 	"\fFlowsRequest\x12)\n" +
 	"\ainclude\x18\x01 \x01(\v2\x0f.orb8.v1.FilterR\ainclude\x12)\n" +
 	"\aexclude\x18\x02 \x01(\v2\x0f.orb8.v1.FilterR\aexclude\x12!\n" +
@@ -1927,22 +1957,27 @@ const file_orb8_v1_observer_proto_rawDesc = "" +
 	"\x04node\x18\x02 \x01(\v2\x12.orb8.v1.NodeStateH\x00R\x04node\x12#\n" +
 	"\x04loss\x18\x03 \x01(\v2\r.orb8.v1.LossH\x00R\x04loss\x12,\n" +
 	"\asummary\x18\x04 \x01(\v2\x10.orb8.v1.SummaryH\x00R\asummaryB\t\n" +
-	"\amessage\"\xaa\x01\n" +
+	"\amessage\"\x94\x02\n" +
 	"\rEventsRequest\x12)\n" +
 	"\ainclude\x18\x01 \x01(\v2\x0f.orb8.v1.FilterR\ainclude\x12)\n" +
 	"\aexclude\x18\x02 \x01(\v2\x0f.orb8.v1.FilterR\aexclude\x12(\n" +
 	"\x05kinds\x18\x03 \x03(\x0e2\x12.orb8.v1.EventKindR\x05kinds\x12\x19\n" +
-	"\bsince_ns\x18\x04 \x01(\x03R\asinceNs\"\x92\x01\n" +
+	"\bsince_ns\x18\x04 \x01(\x03R\asinceNs\x123\n" +
+	"\vinclude_dns\x18\x05 \x01(\v2\x12.orb8.v1.DnsFilterR\n" +
+	"includeDns\x123\n" +
+	"\vexclude_dns\x18\x06 \x01(\v2\x12.orb8.v1.DnsFilterR\n" +
+	"excludeDns\"\x92\x01\n" +
 	"\x0eEventsResponse\x12&\n" +
 	"\x05event\x18\x01 \x01(\v2\x0e.orb8.v1.EventH\x00R\x05event\x12(\n" +
 	"\x04node\x18\x02 \x01(\v2\x12.orb8.v1.NodeStateH\x00R\x04node\x12#\n" +
 	"\x04loss\x18\x03 \x01(\v2\r.orb8.v1.LossH\x00R\x04lossB\t\n" +
-	"\amessage\"\x9a\x01\n" +
+	"\amessage\"\xc0\x01\n" +
 	"\x05Event\x12&\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x12.orb8.v1.EventKindR\x04kind\x12\x17\n" +
 	"\atime_ns\x18\x02 \x01(\x03R\x06timeNs\x12'\n" +
 	"\x04flow\x18\x03 \x01(\v2\x13.orb8.v1.FlowRecordR\x04flow\x12'\n" +
-	"\x04drop\x18\x04 \x01(\v2\x13.orb8.v1.DropRecordR\x04drop\"\x7f\n" +
+	"\x04drop\x18\x04 \x01(\v2\x13.orb8.v1.DropRecordR\x04drop\x12$\n" +
+	"\x03dns\x18\x05 \x01(\v2\x12.orb8.v1.DnsLookupR\x03dns\"\x7f\n" +
 	"\vPodsRequest\x12,\n" +
 	"\ainclude\x18\x01 \x01(\v2\x12.orb8.v1.EndFilterR\ainclude\x12,\n" +
 	"\aexclude\x18\x02 \x01(\v2\x12.orb8.v1.EndFilterR\aexclude\x12\x14\n" +
@@ -2078,7 +2113,7 @@ const file_orb8_v1_observer_proto_rawDesc = "" +
 	"\fSORT_PACKETS\x10\x01\x12\f\n" +
 	"\bSORT_RTT\x10\x02\x12\x14\n" +
 	"\x10SORT_RETRANSMITS\x10\x03\x12\r\n" +
-	"\tSORT_LAST\x10\x04*\xc7\x01\n" +
+	"\tSORT_LAST\x10\x04*\xdb\x01\n" +
 	"\tEventKind\x12\x1a\n" +
 	"\x16EVENT_KIND_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12EVENT_KIND_TRAFFIC\x10\x01\x12\x15\n" +
@@ -2087,14 +2122,16 @@ const file_orb8_v1_observer_proto_rawDesc = "" +
 	"\x12EVENT_KIND_REFUSED\x10\x04\x12\x14\n" +
 	"\x10EVENT_KIND_RESET\x10\x05\x12\x13\n" +
 	"\x0fEVENT_KIND_DROP\x10\x06\x12\x15\n" +
-	"\x11EVENT_KIND_FAILED\x10\a2\xad\x03\n" +
+	"\x11EVENT_KIND_FAILED\x10\a\x12\x12\n" +
+	"\x0eEVENT_KIND_DNS\x10\b2\xe1\x03\n" +
 	"\bObserver\x128\n" +
 	"\x05Flows\x12\x15.orb8.v1.FlowsRequest\x1a\x16.orb8.v1.FlowsResponse0\x01\x12;\n" +
 	"\x06Events\x12\x16.orb8.v1.EventsRequest\x1a\x17.orb8.v1.EventsResponse0\x01\x129\n" +
 	"\x06Status\x12\x16.orb8.v1.StatusRequest\x1a\x17.orb8.v1.StatusResponse\x125\n" +
 	"\x04Pods\x12\x14.orb8.v1.PodsRequest\x1a\x15.orb8.v1.PodsResponse0\x01\x128\n" +
 	"\x05Drops\x12\x15.orb8.v1.DropsRequest\x1a\x16.orb8.v1.DropsResponse0\x01\x12>\n" +
-	"\aSockets\x12\x17.orb8.v1.SocketsRequest\x1a\x18.orb8.v1.SocketsResponse0\x01\x12>\n" +
+	"\aSockets\x12\x17.orb8.v1.SocketsRequest\x1a\x18.orb8.v1.SocketsResponse0\x01\x122\n" +
+	"\x03Dns\x12\x13.orb8.v1.DnsRequest\x1a\x14.orb8.v1.DnsResponse0\x01\x12>\n" +
 	"\aCapture\x12\x17.orb8.v1.CaptureRequest\x1a\x18.orb8.v1.CaptureResponse0\x01B)Z'github.com/orb8/orb8/api/orb8/v1;orb8v1b\x06proto3"
 
 var (
@@ -2138,18 +2175,22 @@ var file_orb8_v1_observer_proto_goTypes = []any{
 	(*FlowRecord)(nil),      // 23: orb8.v1.FlowRecord
 	(*NodeState)(nil),       // 24: orb8.v1.NodeState
 	(*Loss)(nil),            // 25: orb8.v1.Loss
-	(*DropRecord)(nil),      // 26: orb8.v1.DropRecord
-	(*EndFilter)(nil),       // 27: orb8.v1.EndFilter
-	(*Workload)(nil),        // 28: orb8.v1.Workload
-	(*Traffic)(nil),         // 29: orb8.v1.Traffic
-	(*Tap)(nil),             // 30: orb8.v1.Tap
-	(*Counter)(nil),         // 31: orb8.v1.Counter
-	(*DropsRequest)(nil),    // 32: orb8.v1.DropsRequest
-	(*SocketsRequest)(nil),  // 33: orb8.v1.SocketsRequest
-	(*CaptureRequest)(nil),  // 34: orb8.v1.CaptureRequest
-	(*DropsResponse)(nil),   // 35: orb8.v1.DropsResponse
-	(*SocketsResponse)(nil), // 36: orb8.v1.SocketsResponse
-	(*CaptureResponse)(nil), // 37: orb8.v1.CaptureResponse
+	(*DnsFilter)(nil),       // 26: orb8.v1.DnsFilter
+	(*DropRecord)(nil),      // 27: orb8.v1.DropRecord
+	(*DnsLookup)(nil),       // 28: orb8.v1.DnsLookup
+	(*EndFilter)(nil),       // 29: orb8.v1.EndFilter
+	(*Workload)(nil),        // 30: orb8.v1.Workload
+	(*Traffic)(nil),         // 31: orb8.v1.Traffic
+	(*Tap)(nil),             // 32: orb8.v1.Tap
+	(*Counter)(nil),         // 33: orb8.v1.Counter
+	(*DropsRequest)(nil),    // 34: orb8.v1.DropsRequest
+	(*SocketsRequest)(nil),  // 35: orb8.v1.SocketsRequest
+	(*DnsRequest)(nil),      // 36: orb8.v1.DnsRequest
+	(*CaptureRequest)(nil),  // 37: orb8.v1.CaptureRequest
+	(*DropsResponse)(nil),   // 38: orb8.v1.DropsResponse
+	(*SocketsResponse)(nil), // 39: orb8.v1.SocketsResponse
+	(*DnsResponse)(nil),     // 40: orb8.v1.DnsResponse
+	(*CaptureResponse)(nil), // 41: orb8.v1.CaptureResponse
 }
 var file_orb8_v1_observer_proto_depIdxs = []int32{
 	22, // 0: orb8.v1.FlowsRequest.include:type_name -> orb8.v1.Filter
@@ -2162,67 +2203,72 @@ var file_orb8_v1_observer_proto_depIdxs = []int32{
 	22, // 7: orb8.v1.EventsRequest.include:type_name -> orb8.v1.Filter
 	22, // 8: orb8.v1.EventsRequest.exclude:type_name -> orb8.v1.Filter
 	1,  // 9: orb8.v1.EventsRequest.kinds:type_name -> orb8.v1.EventKind
-	6,  // 10: orb8.v1.EventsResponse.event:type_name -> orb8.v1.Event
-	24, // 11: orb8.v1.EventsResponse.node:type_name -> orb8.v1.NodeState
-	25, // 12: orb8.v1.EventsResponse.loss:type_name -> orb8.v1.Loss
-	1,  // 13: orb8.v1.Event.kind:type_name -> orb8.v1.EventKind
-	23, // 14: orb8.v1.Event.flow:type_name -> orb8.v1.FlowRecord
-	26, // 15: orb8.v1.Event.drop:type_name -> orb8.v1.DropRecord
-	27, // 16: orb8.v1.PodsRequest.include:type_name -> orb8.v1.EndFilter
-	27, // 17: orb8.v1.PodsRequest.exclude:type_name -> orb8.v1.EndFilter
-	11, // 18: orb8.v1.PodsResponse.pod:type_name -> orb8.v1.PodRecord
-	24, // 19: orb8.v1.PodsResponse.node:type_name -> orb8.v1.NodeState
-	25, // 20: orb8.v1.PodsResponse.loss:type_name -> orb8.v1.Loss
-	14, // 21: orb8.v1.PodsResponse.summary:type_name -> orb8.v1.PodsSummary
-	16, // 22: orb8.v1.StatusResponse.nodes:type_name -> orb8.v1.NodeStatus
-	28, // 23: orb8.v1.PodRecord.workload:type_name -> orb8.v1.Workload
-	21, // 24: orb8.v1.PodRecord.labels:type_name -> orb8.v1.PodRecord.LabelsEntry
-	12, // 25: orb8.v1.PodRecord.containers:type_name -> orb8.v1.PodContainer
-	29, // 26: orb8.v1.Summary.matched:type_name -> orb8.v1.Traffic
-	29, // 27: orb8.v1.Summary.remainder:type_name -> orb8.v1.Traffic
-	29, // 28: orb8.v1.Summary.overflow:type_name -> orb8.v1.Traffic
-	29, // 29: orb8.v1.Summary.unaccounted:type_name -> orb8.v1.Traffic
-	24, // 30: orb8.v1.Summary.nodes:type_name -> orb8.v1.NodeState
-	15, // 31: orb8.v1.Summary.gaps:type_name -> orb8.v1.Gap
-	25, // 32: orb8.v1.Summary.losses:type_name -> orb8.v1.Loss
-	24, // 33: orb8.v1.PodsSummary.nodes:type_name -> orb8.v1.NodeState
-	25, // 34: orb8.v1.PodsSummary.losses:type_name -> orb8.v1.Loss
-	18, // 35: orb8.v1.NodeStatus.interfaces:type_name -> orb8.v1.InterfaceStatus
-	25, // 36: orb8.v1.NodeStatus.losses:type_name -> orb8.v1.Loss
-	20, // 37: orb8.v1.NodeStatus.cost:type_name -> orb8.v1.Cost
-	17, // 38: orb8.v1.NodeStatus.namespaces:type_name -> orb8.v1.NamespaceStatus
-	30, // 39: orb8.v1.InterfaceStatus.tap:type_name -> orb8.v1.Tap
-	19, // 40: orb8.v1.InterfaceStatus.ingress:type_name -> orb8.v1.Audit
-	19, // 41: orb8.v1.InterfaceStatus.egress:type_name -> orb8.v1.Audit
-	31, // 42: orb8.v1.Audit.flows:type_name -> orb8.v1.Counter
-	31, // 43: orb8.v1.Audit.remainder:type_name -> orb8.v1.Counter
-	31, // 44: orb8.v1.Audit.overflow:type_name -> orb8.v1.Counter
-	31, // 45: orb8.v1.Audit.not_ip:type_name -> orb8.v1.Counter
-	31, // 46: orb8.v1.Audit.malformed:type_name -> orb8.v1.Counter
-	31, // 47: orb8.v1.Audit.counted:type_name -> orb8.v1.Counter
-	31, // 48: orb8.v1.Audit.segmentation:type_name -> orb8.v1.Counter
-	31, // 49: orb8.v1.Audit.interface:type_name -> orb8.v1.Counter
-	31, // 50: orb8.v1.Audit.forwarded:type_name -> orb8.v1.Counter
-	31, // 51: orb8.v1.Audit.carried:type_name -> orb8.v1.Counter
-	2,  // 52: orb8.v1.Observer.Flows:input_type -> orb8.v1.FlowsRequest
-	4,  // 53: orb8.v1.Observer.Events:input_type -> orb8.v1.EventsRequest
-	9,  // 54: orb8.v1.Observer.Status:input_type -> orb8.v1.StatusRequest
-	7,  // 55: orb8.v1.Observer.Pods:input_type -> orb8.v1.PodsRequest
-	32, // 56: orb8.v1.Observer.Drops:input_type -> orb8.v1.DropsRequest
-	33, // 57: orb8.v1.Observer.Sockets:input_type -> orb8.v1.SocketsRequest
-	34, // 58: orb8.v1.Observer.Capture:input_type -> orb8.v1.CaptureRequest
-	3,  // 59: orb8.v1.Observer.Flows:output_type -> orb8.v1.FlowsResponse
-	5,  // 60: orb8.v1.Observer.Events:output_type -> orb8.v1.EventsResponse
-	10, // 61: orb8.v1.Observer.Status:output_type -> orb8.v1.StatusResponse
-	8,  // 62: orb8.v1.Observer.Pods:output_type -> orb8.v1.PodsResponse
-	35, // 63: orb8.v1.Observer.Drops:output_type -> orb8.v1.DropsResponse
-	36, // 64: orb8.v1.Observer.Sockets:output_type -> orb8.v1.SocketsResponse
-	37, // 65: orb8.v1.Observer.Capture:output_type -> orb8.v1.CaptureResponse
-	59, // [59:66] is the sub-list for method output_type
-	52, // [52:59] is the sub-list for method input_type
-	52, // [52:52] is the sub-list for extension type_name
-	52, // [52:52] is the sub-list for extension extendee
-	0,  // [0:52] is the sub-list for field type_name
+	26, // 10: orb8.v1.EventsRequest.include_dns:type_name -> orb8.v1.DnsFilter
+	26, // 11: orb8.v1.EventsRequest.exclude_dns:type_name -> orb8.v1.DnsFilter
+	6,  // 12: orb8.v1.EventsResponse.event:type_name -> orb8.v1.Event
+	24, // 13: orb8.v1.EventsResponse.node:type_name -> orb8.v1.NodeState
+	25, // 14: orb8.v1.EventsResponse.loss:type_name -> orb8.v1.Loss
+	1,  // 15: orb8.v1.Event.kind:type_name -> orb8.v1.EventKind
+	23, // 16: orb8.v1.Event.flow:type_name -> orb8.v1.FlowRecord
+	27, // 17: orb8.v1.Event.drop:type_name -> orb8.v1.DropRecord
+	28, // 18: orb8.v1.Event.dns:type_name -> orb8.v1.DnsLookup
+	29, // 19: orb8.v1.PodsRequest.include:type_name -> orb8.v1.EndFilter
+	29, // 20: orb8.v1.PodsRequest.exclude:type_name -> orb8.v1.EndFilter
+	11, // 21: orb8.v1.PodsResponse.pod:type_name -> orb8.v1.PodRecord
+	24, // 22: orb8.v1.PodsResponse.node:type_name -> orb8.v1.NodeState
+	25, // 23: orb8.v1.PodsResponse.loss:type_name -> orb8.v1.Loss
+	14, // 24: orb8.v1.PodsResponse.summary:type_name -> orb8.v1.PodsSummary
+	16, // 25: orb8.v1.StatusResponse.nodes:type_name -> orb8.v1.NodeStatus
+	30, // 26: orb8.v1.PodRecord.workload:type_name -> orb8.v1.Workload
+	21, // 27: orb8.v1.PodRecord.labels:type_name -> orb8.v1.PodRecord.LabelsEntry
+	12, // 28: orb8.v1.PodRecord.containers:type_name -> orb8.v1.PodContainer
+	31, // 29: orb8.v1.Summary.matched:type_name -> orb8.v1.Traffic
+	31, // 30: orb8.v1.Summary.remainder:type_name -> orb8.v1.Traffic
+	31, // 31: orb8.v1.Summary.overflow:type_name -> orb8.v1.Traffic
+	31, // 32: orb8.v1.Summary.unaccounted:type_name -> orb8.v1.Traffic
+	24, // 33: orb8.v1.Summary.nodes:type_name -> orb8.v1.NodeState
+	15, // 34: orb8.v1.Summary.gaps:type_name -> orb8.v1.Gap
+	25, // 35: orb8.v1.Summary.losses:type_name -> orb8.v1.Loss
+	24, // 36: orb8.v1.PodsSummary.nodes:type_name -> orb8.v1.NodeState
+	25, // 37: orb8.v1.PodsSummary.losses:type_name -> orb8.v1.Loss
+	18, // 38: orb8.v1.NodeStatus.interfaces:type_name -> orb8.v1.InterfaceStatus
+	25, // 39: orb8.v1.NodeStatus.losses:type_name -> orb8.v1.Loss
+	20, // 40: orb8.v1.NodeStatus.cost:type_name -> orb8.v1.Cost
+	17, // 41: orb8.v1.NodeStatus.namespaces:type_name -> orb8.v1.NamespaceStatus
+	32, // 42: orb8.v1.InterfaceStatus.tap:type_name -> orb8.v1.Tap
+	19, // 43: orb8.v1.InterfaceStatus.ingress:type_name -> orb8.v1.Audit
+	19, // 44: orb8.v1.InterfaceStatus.egress:type_name -> orb8.v1.Audit
+	33, // 45: orb8.v1.Audit.flows:type_name -> orb8.v1.Counter
+	33, // 46: orb8.v1.Audit.remainder:type_name -> orb8.v1.Counter
+	33, // 47: orb8.v1.Audit.overflow:type_name -> orb8.v1.Counter
+	33, // 48: orb8.v1.Audit.not_ip:type_name -> orb8.v1.Counter
+	33, // 49: orb8.v1.Audit.malformed:type_name -> orb8.v1.Counter
+	33, // 50: orb8.v1.Audit.counted:type_name -> orb8.v1.Counter
+	33, // 51: orb8.v1.Audit.segmentation:type_name -> orb8.v1.Counter
+	33, // 52: orb8.v1.Audit.interface:type_name -> orb8.v1.Counter
+	33, // 53: orb8.v1.Audit.forwarded:type_name -> orb8.v1.Counter
+	33, // 54: orb8.v1.Audit.carried:type_name -> orb8.v1.Counter
+	2,  // 55: orb8.v1.Observer.Flows:input_type -> orb8.v1.FlowsRequest
+	4,  // 56: orb8.v1.Observer.Events:input_type -> orb8.v1.EventsRequest
+	9,  // 57: orb8.v1.Observer.Status:input_type -> orb8.v1.StatusRequest
+	7,  // 58: orb8.v1.Observer.Pods:input_type -> orb8.v1.PodsRequest
+	34, // 59: orb8.v1.Observer.Drops:input_type -> orb8.v1.DropsRequest
+	35, // 60: orb8.v1.Observer.Sockets:input_type -> orb8.v1.SocketsRequest
+	36, // 61: orb8.v1.Observer.Dns:input_type -> orb8.v1.DnsRequest
+	37, // 62: orb8.v1.Observer.Capture:input_type -> orb8.v1.CaptureRequest
+	3,  // 63: orb8.v1.Observer.Flows:output_type -> orb8.v1.FlowsResponse
+	5,  // 64: orb8.v1.Observer.Events:output_type -> orb8.v1.EventsResponse
+	10, // 65: orb8.v1.Observer.Status:output_type -> orb8.v1.StatusResponse
+	8,  // 66: orb8.v1.Observer.Pods:output_type -> orb8.v1.PodsResponse
+	38, // 67: orb8.v1.Observer.Drops:output_type -> orb8.v1.DropsResponse
+	39, // 68: orb8.v1.Observer.Sockets:output_type -> orb8.v1.SocketsResponse
+	40, // 69: orb8.v1.Observer.Dns:output_type -> orb8.v1.DnsResponse
+	41, // 70: orb8.v1.Observer.Capture:output_type -> orb8.v1.CaptureResponse
+	63, // [63:71] is the sub-list for method output_type
+	55, // [55:63] is the sub-list for method input_type
+	55, // [55:55] is the sub-list for extension type_name
+	55, // [55:55] is the sub-list for extension extendee
+	0,  // [0:55] is the sub-list for field type_name
 }
 
 func init() { file_orb8_v1_observer_proto_init() }
@@ -2231,6 +2277,7 @@ func file_orb8_v1_observer_proto_init() {
 		return
 	}
 	file_orb8_v1_capture_proto_init()
+	file_orb8_v1_dns_proto_init()
 	file_orb8_v1_drop_proto_init()
 	file_orb8_v1_record_proto_init()
 	file_orb8_v1_sockets_proto_init()

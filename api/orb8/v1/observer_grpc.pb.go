@@ -26,6 +26,7 @@ const (
 	Observer_Pods_FullMethodName    = "/orb8.v1.Observer/Pods"
 	Observer_Drops_FullMethodName   = "/orb8.v1.Observer/Drops"
 	Observer_Sockets_FullMethodName = "/orb8.v1.Observer/Sockets"
+	Observer_Dns_FullMethodName     = "/orb8.v1.Observer/Dns"
 	Observer_Capture_FullMethodName = "/orb8.v1.Observer/Capture"
 )
 
@@ -53,6 +54,9 @@ type ObserverClient interface {
 	// Sockets answers with what the kernel counts of the sockets of each network
 	// namespace, by pod. The last message is the summary.
 	Sockets(ctx context.Context, in *SocketsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[SocketsResponse], error)
+	// Dns answers with what pods asked the DNS, by pod and server. The last message
+	// is the summary. Each look-up as it ends is an event.
+	Dns(ctx context.Context, in *DnsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[DnsResponse], error)
 	// Capture streams packets, from now on until the question's bounds or its end.
 	// An agent answers where it is allowed to, on its local listeners only.
 	Capture(ctx context.Context, in *CaptureRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[CaptureResponse], error)
@@ -171,9 +175,28 @@ func (c *observerClient) Sockets(ctx context.Context, in *SocketsRequest, opts .
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Observer_SocketsClient = grpc.ServerStreamingClient[SocketsResponse]
 
+func (c *observerClient) Dns(ctx context.Context, in *DnsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[DnsResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Observer_ServiceDesc.Streams[5], Observer_Dns_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[DnsRequest, DnsResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Observer_DnsClient = grpc.ServerStreamingClient[DnsResponse]
+
 func (c *observerClient) Capture(ctx context.Context, in *CaptureRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[CaptureResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &Observer_ServiceDesc.Streams[5], Observer_Capture_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &Observer_ServiceDesc.Streams[6], Observer_Capture_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -214,6 +237,9 @@ type ObserverServer interface {
 	// Sockets answers with what the kernel counts of the sockets of each network
 	// namespace, by pod. The last message is the summary.
 	Sockets(*SocketsRequest, grpc.ServerStreamingServer[SocketsResponse]) error
+	// Dns answers with what pods asked the DNS, by pod and server. The last message
+	// is the summary. Each look-up as it ends is an event.
+	Dns(*DnsRequest, grpc.ServerStreamingServer[DnsResponse]) error
 	// Capture streams packets, from now on until the question's bounds or its end.
 	// An agent answers where it is allowed to, on its local listeners only.
 	Capture(*CaptureRequest, grpc.ServerStreamingServer[CaptureResponse]) error
@@ -244,6 +270,9 @@ func (UnimplementedObserverServer) Drops(*DropsRequest, grpc.ServerStreamingServ
 }
 func (UnimplementedObserverServer) Sockets(*SocketsRequest, grpc.ServerStreamingServer[SocketsResponse]) error {
 	return status.Error(codes.Unimplemented, "method Sockets not implemented")
+}
+func (UnimplementedObserverServer) Dns(*DnsRequest, grpc.ServerStreamingServer[DnsResponse]) error {
+	return status.Error(codes.Unimplemented, "method Dns not implemented")
 }
 func (UnimplementedObserverServer) Capture(*CaptureRequest, grpc.ServerStreamingServer[CaptureResponse]) error {
 	return status.Error(codes.Unimplemented, "method Capture not implemented")
@@ -342,6 +371,17 @@ func _Observer_Sockets_Handler(srv interface{}, stream grpc.ServerStream) error 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Observer_SocketsServer = grpc.ServerStreamingServer[SocketsResponse]
 
+func _Observer_Dns_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(DnsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(ObserverServer).Dns(m, &grpc.GenericServerStream[DnsRequest, DnsResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Observer_DnsServer = grpc.ServerStreamingServer[DnsResponse]
+
 func _Observer_Capture_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(CaptureRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -389,6 +429,11 @@ var Observer_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Sockets",
 			Handler:       _Observer_Sockets_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Dns",
+			Handler:       _Observer_Dns_Handler,
 			ServerStreams: true,
 		},
 		{

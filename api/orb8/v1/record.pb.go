@@ -106,8 +106,10 @@ type Filter struct {
 	Services []string `protobuf:"bytes,14,rep,name=services,proto3" json:"services,omitempty"`
 	// The end that opened the connection (the local end, where that is not
 	// known), and the other end. Each of their fields is a field of this filter.
-	From          *EndFilter `protobuf:"bytes,15,opt,name=from,proto3" json:"from,omitempty"`
-	To            *EndFilter `protobuf:"bytes,16,opt,name=to,proto3" json:"to,omitempty"`
+	From *EndFilter `protobuf:"bytes,15,opt,name=from,proto3" json:"from,omitempty"`
+	To   *EndFilter `protobuf:"bytes,16,opt,name=to,proto3" json:"to,omitempty"`
+	// Globs over an end's fqdn: * is any characters, ? is one; letters in any case.
+	Fqdns         []string `protobuf:"bytes,17,rep,name=fqdns,proto3" json:"fqdns,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -254,6 +256,13 @@ func (x *Filter) GetTo() *EndFilter {
 	return nil
 }
 
+func (x *Filter) GetFqdns() []string {
+	if x != nil {
+		return x.Fqdns
+	}
+	return nil
+}
+
 // EndFilter is about one end, or about a pod.
 type EndFilter struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
@@ -266,7 +275,9 @@ type EndFilter struct {
 	Labels   []string `protobuf:"bytes,4,rep,name=labels,proto3" json:"labels,omitempty"`
 	Services []string `protobuf:"bytes,5,rep,name=services,proto3" json:"services,omitempty"`
 	// Names of the nodes that the end is on.
-	Nodes         []string `protobuf:"bytes,6,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	Nodes []string `protobuf:"bytes,6,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	// As in Filter.
+	Fqdns         []string `protobuf:"bytes,7,rep,name=fqdns,proto3" json:"fqdns,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -343,6 +354,13 @@ func (x *EndFilter) GetNodes() []string {
 	return nil
 }
 
+func (x *EndFilter) GetFqdns() []string {
+	if x != nil {
+		return x.Fqdns
+	}
+	return nil
+}
+
 // FlowRecord is one connection as seen from one end.
 type FlowRecord struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -387,7 +405,9 @@ type FlowRecord struct {
 	// ended, to the end of the answer; of a connect that failed, to its failure.
 	// Absent where the beginning was not seen. To the kernel's clock tick, like the
 	// times above: 0 is less than that.
-	DurationNs    *int64 `protobuf:"varint,22,opt,name=duration_ns,json=durationNs,proto3,oneof" json:"duration_ns,omitempty"`
+	DurationNs *int64 `protobuf:"varint,22,opt,name=duration_ns,json=durationNs,proto3,oneof" json:"duration_ns,omitempty"`
+	// What the local end said as it began to speak TLS; absent where it was not seen.
+	Tls           *Tls `protobuf:"bytes,23,opt,name=tls,proto3" json:"tls,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -576,6 +596,87 @@ func (x *FlowRecord) GetDurationNs() int64 {
 	return 0
 }
 
+func (x *FlowRecord) GetTls() *Tls {
+	if x != nil {
+		return x.Tls
+	}
+	return nil
+}
+
+// Tls is of a ClientHello.
+type Tls struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Server Name Indication: whom the client wants to reach.
+	ServerName string `protobuf:"bytes,1,opt,name=server_name,json=serverName,proto3" json:"server_name,omitempty"`
+	// Application protocols that the client offers, in its order: h2, http/1.1, ...
+	Alpn []string `protobuf:"bytes,2,rep,name=alpn,proto3" json:"alpn,omitempty"`
+	// The highest that the client offers: TLS 1.3, TLS 1.2, ...
+	Version string `protobuf:"bytes,3,opt,name=version,proto3" json:"version,omitempty"`
+	// Encrypted Client Hello: server_name is that of the outer one, not of whom the
+	// client wants to reach.
+	Ech           bool `protobuf:"varint,4,opt,name=ech,proto3" json:"ech,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Tls) Reset() {
+	*x = Tls{}
+	mi := &file_orb8_v1_record_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Tls) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Tls) ProtoMessage() {}
+
+func (x *Tls) ProtoReflect() protoreflect.Message {
+	mi := &file_orb8_v1_record_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Tls.ProtoReflect.Descriptor instead.
+func (*Tls) Descriptor() ([]byte, []int) {
+	return file_orb8_v1_record_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Tls) GetServerName() string {
+	if x != nil {
+		return x.ServerName
+	}
+	return ""
+}
+
+func (x *Tls) GetAlpn() []string {
+	if x != nil {
+		return x.Alpn
+	}
+	return nil
+}
+
+func (x *Tls) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *Tls) GetEch() bool {
+	if x != nil {
+		return x.Ech
+	}
+	return false
+}
+
 // Tap is the place of an observation.
 type Tap struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -592,7 +693,7 @@ type Tap struct {
 
 func (x *Tap) Reset() {
 	*x = Tap{}
-	mi := &file_orb8_v1_record_proto_msgTypes[3]
+	mi := &file_orb8_v1_record_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -604,7 +705,7 @@ func (x *Tap) String() string {
 func (*Tap) ProtoMessage() {}
 
 func (x *Tap) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_record_proto_msgTypes[3]
+	mi := &file_orb8_v1_record_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -617,7 +718,7 @@ func (x *Tap) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tap.ProtoReflect.Descriptor instead.
 func (*Tap) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_record_proto_rawDescGZIP(), []int{3}
+	return file_orb8_v1_record_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Tap) GetNetns() uint64 {
@@ -661,7 +762,7 @@ type Traffic struct {
 
 func (x *Traffic) Reset() {
 	*x = Traffic{}
-	mi := &file_orb8_v1_record_proto_msgTypes[4]
+	mi := &file_orb8_v1_record_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -673,7 +774,7 @@ func (x *Traffic) String() string {
 func (*Traffic) ProtoMessage() {}
 
 func (x *Traffic) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_record_proto_msgTypes[4]
+	mi := &file_orb8_v1_record_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -686,7 +787,7 @@ func (x *Traffic) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Traffic.ProtoReflect.Descriptor instead.
 func (*Traffic) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_record_proto_rawDescGZIP(), []int{4}
+	return file_orb8_v1_record_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Traffic) GetTxBytes() uint64 {
@@ -757,7 +858,7 @@ type Health struct {
 
 func (x *Health) Reset() {
 	*x = Health{}
-	mi := &file_orb8_v1_record_proto_msgTypes[5]
+	mi := &file_orb8_v1_record_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -769,7 +870,7 @@ func (x *Health) String() string {
 func (*Health) ProtoMessage() {}
 
 func (x *Health) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_record_proto_msgTypes[5]
+	mi := &file_orb8_v1_record_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -782,7 +883,7 @@ func (x *Health) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Health.ProtoReflect.Descriptor instead.
 func (*Health) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_record_proto_rawDescGZIP(), []int{5}
+	return file_orb8_v1_record_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Health) GetRttUs() uint32 {
@@ -925,8 +1026,12 @@ type End struct {
 	// external, unknown (see docs/api.md).
 	Class string `protobuf:"bytes,14,opt,name=class,proto3" json:"class,omitempty"`
 	// Namespace/name of the Service that this end was reached by.
-	Service       string `protobuf:"bytes,15,opt,name=service,proto3" json:"service,omitempty"`
+	Service string `protobuf:"bytes,15,opt,name=service,proto3" json:"service,omitempty"`
+	// Of an address outside of the cluster, and where the name is from: "dns" (the
+	// local end asked for it and was answered with the address), "sni" (the local end
+	// named it in its TLS ClientHello), "cidr" (the agent's list of names).
 	Fqdn          string `protobuf:"bytes,16,opt,name=fqdn,proto3" json:"fqdn,omitempty"`
+	FqdnSource    string `protobuf:"bytes,19,opt,name=fqdn_source,json=fqdnSource,proto3" json:"fqdn_source,omitempty"`
 	CgroupId      uint64 `protobuf:"varint,17,opt,name=cgroup_id,json=cgroupId,proto3" json:"cgroup_id,omitempty"`
 	SocketCookie  uint64 `protobuf:"fixed64,18,opt,name=socket_cookie,json=socketCookie,proto3" json:"socket_cookie,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -935,7 +1040,7 @@ type End struct {
 
 func (x *End) Reset() {
 	*x = End{}
-	mi := &file_orb8_v1_record_proto_msgTypes[6]
+	mi := &file_orb8_v1_record_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -947,7 +1052,7 @@ func (x *End) String() string {
 func (*End) ProtoMessage() {}
 
 func (x *End) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_record_proto_msgTypes[6]
+	mi := &file_orb8_v1_record_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -960,7 +1065,7 @@ func (x *End) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use End.ProtoReflect.Descriptor instead.
 func (*End) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_record_proto_rawDescGZIP(), []int{6}
+	return file_orb8_v1_record_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *End) GetIp() string {
@@ -1075,6 +1180,13 @@ func (x *End) GetFqdn() string {
 	return ""
 }
 
+func (x *End) GetFqdnSource() string {
+	if x != nil {
+		return x.FqdnSource
+	}
+	return ""
+}
+
 func (x *End) GetCgroupId() uint64 {
 	if x != nil {
 		return x.CgroupId
@@ -1099,7 +1211,7 @@ type Workload struct {
 
 func (x *Workload) Reset() {
 	*x = Workload{}
-	mi := &file_orb8_v1_record_proto_msgTypes[7]
+	mi := &file_orb8_v1_record_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1111,7 +1223,7 @@ func (x *Workload) String() string {
 func (*Workload) ProtoMessage() {}
 
 func (x *Workload) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_record_proto_msgTypes[7]
+	mi := &file_orb8_v1_record_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1124,7 +1236,7 @@ func (x *Workload) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Workload.ProtoReflect.Descriptor instead.
 func (*Workload) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_record_proto_rawDescGZIP(), []int{7}
+	return file_orb8_v1_record_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Workload) GetKind() string {
@@ -1151,7 +1263,7 @@ type Counter struct {
 
 func (x *Counter) Reset() {
 	*x = Counter{}
-	mi := &file_orb8_v1_record_proto_msgTypes[8]
+	mi := &file_orb8_v1_record_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1163,7 +1275,7 @@ func (x *Counter) String() string {
 func (*Counter) ProtoMessage() {}
 
 func (x *Counter) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_record_proto_msgTypes[8]
+	mi := &file_orb8_v1_record_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1176,7 +1288,7 @@ func (x *Counter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Counter.ProtoReflect.Descriptor instead.
 func (*Counter) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_record_proto_rawDescGZIP(), []int{8}
+	return file_orb8_v1_record_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Counter) GetBytes() uint64 {
@@ -1209,7 +1321,7 @@ type Loss struct {
 
 func (x *Loss) Reset() {
 	*x = Loss{}
-	mi := &file_orb8_v1_record_proto_msgTypes[9]
+	mi := &file_orb8_v1_record_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1221,7 +1333,7 @@ func (x *Loss) String() string {
 func (*Loss) ProtoMessage() {}
 
 func (x *Loss) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_record_proto_msgTypes[9]
+	mi := &file_orb8_v1_record_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1234,7 +1346,7 @@ func (x *Loss) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Loss.ProtoReflect.Descriptor instead.
 func (*Loss) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_record_proto_rawDescGZIP(), []int{9}
+	return file_orb8_v1_record_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Loss) GetStage() string {
@@ -1269,7 +1381,7 @@ type NodeState struct {
 
 func (x *NodeState) Reset() {
 	*x = NodeState{}
-	mi := &file_orb8_v1_record_proto_msgTypes[10]
+	mi := &file_orb8_v1_record_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1281,7 +1393,7 @@ func (x *NodeState) String() string {
 func (*NodeState) ProtoMessage() {}
 
 func (x *NodeState) ProtoReflect() protoreflect.Message {
-	mi := &file_orb8_v1_record_proto_msgTypes[10]
+	mi := &file_orb8_v1_record_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1294,7 +1406,7 @@ func (x *NodeState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeState.ProtoReflect.Descriptor instead.
 func (*NodeState) Descriptor() ([]byte, []int) {
-	return file_orb8_v1_record_proto_rawDescGZIP(), []int{10}
+	return file_orb8_v1_record_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *NodeState) GetNode() string {
@@ -1322,7 +1434,7 @@ var File_orb8_v1_record_proto protoreflect.FileDescriptor
 
 const file_orb8_v1_record_proto_rawDesc = "" +
 	"\n" +
-	"\x14orb8/v1/record.proto\x12\aorb8.v1\"\xc2\x03\n" +
+	"\x14orb8/v1/record.proto\x12\aorb8.v1\"\xd8\x03\n" +
 	"\x06Filter\x12\x1e\n" +
 	"\n" +
 	"namespaces\x18\x01 \x03(\tR\n" +
@@ -1344,7 +1456,8 @@ const file_orb8_v1_record_proto_rawDesc = "" +
 	"\x06labels\x18\r \x03(\tR\x06labels\x12\x1a\n" +
 	"\bservices\x18\x0e \x03(\tR\bservices\x12&\n" +
 	"\x04from\x18\x0f \x01(\v2\x12.orb8.v1.EndFilterR\x04from\x12\"\n" +
-	"\x02to\x18\x10 \x01(\v2\x12.orb8.v1.EndFilterR\x02to\"\xa7\x01\n" +
+	"\x02to\x18\x10 \x01(\v2\x12.orb8.v1.EndFilterR\x02to\x12\x14\n" +
+	"\x05fqdns\x18\x11 \x03(\tR\x05fqdns\"\xbd\x01\n" +
 	"\tEndFilter\x12\x1e\n" +
 	"\n" +
 	"namespaces\x18\x01 \x03(\tR\n" +
@@ -1353,7 +1466,8 @@ const file_orb8_v1_record_proto_rawDesc = "" +
 	"\tworkloads\x18\x03 \x03(\tR\tworkloads\x12\x16\n" +
 	"\x06labels\x18\x04 \x03(\tR\x06labels\x12\x1a\n" +
 	"\bservices\x18\x05 \x03(\tR\bservices\x12\x14\n" +
-	"\x05nodes\x18\x06 \x03(\tR\x05nodes\"\xbe\x06\n" +
+	"\x05nodes\x18\x06 \x03(\tR\x05nodes\x12\x14\n" +
+	"\x05fqdns\x18\a \x03(\tR\x05fqdns\"\xde\x06\n" +
 	"\n" +
 	"FlowRecord\x12#\n" +
 	"\rconnection_id\x18\x01 \x01(\x06R\fconnectionId\x12\x12\n" +
@@ -1381,8 +1495,15 @@ const file_orb8_v1_record_proto_rawDesc = "" +
 	"\x11translated_remote\x18\x14 \x01(\v2\f.orb8.v1.EndR\x10translatedRemote\x12!\n" +
 	"\x04loss\x18\x15 \x01(\v2\r.orb8.v1.LossR\x04loss\x12$\n" +
 	"\vduration_ns\x18\x16 \x01(\x03H\x00R\n" +
-	"durationNs\x88\x01\x01B\x0e\n" +
-	"\f_duration_ns\"q\n" +
+	"durationNs\x88\x01\x01\x12\x1e\n" +
+	"\x03tls\x18\x17 \x01(\v2\f.orb8.v1.TlsR\x03tlsB\x0e\n" +
+	"\f_duration_ns\"f\n" +
+	"\x03Tls\x12\x1f\n" +
+	"\vserver_name\x18\x01 \x01(\tR\n" +
+	"serverName\x12\x12\n" +
+	"\x04alpn\x18\x02 \x03(\tR\x04alpn\x12\x18\n" +
+	"\aversion\x18\x03 \x01(\tR\aversion\x12\x10\n" +
+	"\x03ech\x18\x04 \x01(\bR\x03ech\"q\n" +
 	"\x03Tap\x12\x14\n" +
 	"\x05netns\x18\x01 \x01(\x04R\x05netns\x12\x18\n" +
 	"\aifindex\x18\x02 \x01(\rR\aifindex\x12\x1c\n" +
@@ -1422,7 +1543,7 @@ const file_orb8_v1_record_proto_rawDesc = "" +
 	"\afailure\x18\x11 \x01(\tR\afailureB\x0f\n" +
 	"\r_handshake_usB\x13\n" +
 	"\x11_retransmit_ratioB\x0f\n" +
-	"\r_out_of_order\"\x9a\x04\n" +
+	"\r_out_of_order\"\xbb\x04\n" +
 	"\x03End\x12\x0e\n" +
 	"\x02ip\x18\x01 \x01(\tR\x02ip\x12\x12\n" +
 	"\x04port\x18\x02 \x01(\rR\x04port\x12\x1c\n" +
@@ -1440,7 +1561,9 @@ const file_orb8_v1_record_proto_rawDesc = "" +
 	"\x03pid\x18\r \x01(\rR\x03pid\x12\x14\n" +
 	"\x05class\x18\x0e \x01(\tR\x05class\x12\x18\n" +
 	"\aservice\x18\x0f \x01(\tR\aservice\x12\x12\n" +
-	"\x04fqdn\x18\x10 \x01(\tR\x04fqdn\x12\x1b\n" +
+	"\x04fqdn\x18\x10 \x01(\tR\x04fqdn\x12\x1f\n" +
+	"\vfqdn_source\x18\x13 \x01(\tR\n" +
+	"fqdnSource\x12\x1b\n" +
 	"\tcgroup_id\x18\x11 \x01(\x04R\bcgroupId\x12#\n" +
 	"\rsocket_cookie\x18\x12 \x01(\x06R\fsocketCookie\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
@@ -1478,42 +1601,44 @@ func file_orb8_v1_record_proto_rawDescGZIP() []byte {
 }
 
 var file_orb8_v1_record_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_orb8_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_orb8_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_orb8_v1_record_proto_goTypes = []any{
 	(Opener)(0),        // 0: orb8.v1.Opener
 	(*Filter)(nil),     // 1: orb8.v1.Filter
 	(*EndFilter)(nil),  // 2: orb8.v1.EndFilter
 	(*FlowRecord)(nil), // 3: orb8.v1.FlowRecord
-	(*Tap)(nil),        // 4: orb8.v1.Tap
-	(*Traffic)(nil),    // 5: orb8.v1.Traffic
-	(*Health)(nil),     // 6: orb8.v1.Health
-	(*End)(nil),        // 7: orb8.v1.End
-	(*Workload)(nil),   // 8: orb8.v1.Workload
-	(*Counter)(nil),    // 9: orb8.v1.Counter
-	(*Loss)(nil),       // 10: orb8.v1.Loss
-	(*NodeState)(nil),  // 11: orb8.v1.NodeState
-	nil,                // 12: orb8.v1.End.LabelsEntry
+	(*Tls)(nil),        // 4: orb8.v1.Tls
+	(*Tap)(nil),        // 5: orb8.v1.Tap
+	(*Traffic)(nil),    // 6: orb8.v1.Traffic
+	(*Health)(nil),     // 7: orb8.v1.Health
+	(*End)(nil),        // 8: orb8.v1.End
+	(*Workload)(nil),   // 9: orb8.v1.Workload
+	(*Counter)(nil),    // 10: orb8.v1.Counter
+	(*Loss)(nil),       // 11: orb8.v1.Loss
+	(*NodeState)(nil),  // 12: orb8.v1.NodeState
+	nil,                // 13: orb8.v1.End.LabelsEntry
 }
 var file_orb8_v1_record_proto_depIdxs = []int32{
 	2,  // 0: orb8.v1.Filter.from:type_name -> orb8.v1.EndFilter
 	2,  // 1: orb8.v1.Filter.to:type_name -> orb8.v1.EndFilter
-	4,  // 2: orb8.v1.FlowRecord.tap:type_name -> orb8.v1.Tap
+	5,  // 2: orb8.v1.FlowRecord.tap:type_name -> orb8.v1.Tap
 	0,  // 3: orb8.v1.FlowRecord.opened_by:type_name -> orb8.v1.Opener
-	7,  // 4: orb8.v1.FlowRecord.local:type_name -> orb8.v1.End
-	7,  // 5: orb8.v1.FlowRecord.remote:type_name -> orb8.v1.End
-	5,  // 6: orb8.v1.FlowRecord.total:type_name -> orb8.v1.Traffic
-	5,  // 7: orb8.v1.FlowRecord.delta:type_name -> orb8.v1.Traffic
-	6,  // 8: orb8.v1.FlowRecord.health:type_name -> orb8.v1.Health
-	7,  // 9: orb8.v1.FlowRecord.translated_local:type_name -> orb8.v1.End
-	7,  // 10: orb8.v1.FlowRecord.translated_remote:type_name -> orb8.v1.End
-	10, // 11: orb8.v1.FlowRecord.loss:type_name -> orb8.v1.Loss
-	8,  // 12: orb8.v1.End.workload:type_name -> orb8.v1.Workload
-	12, // 13: orb8.v1.End.labels:type_name -> orb8.v1.End.LabelsEntry
-	14, // [14:14] is the sub-list for method output_type
-	14, // [14:14] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	8,  // 4: orb8.v1.FlowRecord.local:type_name -> orb8.v1.End
+	8,  // 5: orb8.v1.FlowRecord.remote:type_name -> orb8.v1.End
+	6,  // 6: orb8.v1.FlowRecord.total:type_name -> orb8.v1.Traffic
+	6,  // 7: orb8.v1.FlowRecord.delta:type_name -> orb8.v1.Traffic
+	7,  // 8: orb8.v1.FlowRecord.health:type_name -> orb8.v1.Health
+	8,  // 9: orb8.v1.FlowRecord.translated_local:type_name -> orb8.v1.End
+	8,  // 10: orb8.v1.FlowRecord.translated_remote:type_name -> orb8.v1.End
+	11, // 11: orb8.v1.FlowRecord.loss:type_name -> orb8.v1.Loss
+	4,  // 12: orb8.v1.FlowRecord.tls:type_name -> orb8.v1.Tls
+	9,  // 13: orb8.v1.End.workload:type_name -> orb8.v1.Workload
+	13, // 14: orb8.v1.End.labels:type_name -> orb8.v1.End.LabelsEntry
+	15, // [15:15] is the sub-list for method output_type
+	15, // [15:15] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_orb8_v1_record_proto_init() }
@@ -1522,14 +1647,14 @@ func file_orb8_v1_record_proto_init() {
 		return
 	}
 	file_orb8_v1_record_proto_msgTypes[2].OneofWrappers = []any{}
-	file_orb8_v1_record_proto_msgTypes[5].OneofWrappers = []any{}
+	file_orb8_v1_record_proto_msgTypes[6].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_orb8_v1_record_proto_rawDesc), len(file_orb8_v1_record_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   12,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
