@@ -15,7 +15,7 @@ func TestSizes(t *testing.T) {
 	if n := unsafe.Sizeof(Conn{}); n != 48 {
 		t.Errorf("Conn has %d bytes", n)
 	}
-	if n := unsafe.Sizeof(Flow{}); n > 216 {
+	if n := unsafe.Sizeof(Flow{}); n > 224 {
 		t.Errorf("Flow has %d bytes", n)
 	}
 }
