@@ -20,6 +20,8 @@ type End struct {
 	Services []string
 	// The node that the end is on.
 	Nodes []string
+	// Of what is outside of the cluster. What has no name is never meant.
+	FQDNs []Glob
 }
 
 // Pods lets a pod through as a Filter does a flow.
@@ -44,7 +46,8 @@ func (e *End) each(id *event.Identity, ask func(bool) bool) bool {
 		field(e.Workloads, ask, func(n string) bool { return worksFor(id, n) }) &&
 		field(e.Labels, ask, func(l Label) bool { return l.of(id) }) &&
 		field(e.Services, ask, func(n string) bool { return serves(id, n) }) &&
-		field(e.Nodes, ask, func(n string) bool { return n == id.Node })
+		field(e.Nodes, ask, func(n string) bool { return n == id.Node }) &&
+		field(e.FQDNs, ask, func(g Glob) bool { return g.Match(id.FQDN) })
 }
 
 // Label is a wish about one label of a pod. What is no pod has no labels, and

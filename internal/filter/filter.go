@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package filter holds what a user wants to see, as a value. It decides about
-// one flow or one pod at a time, allocates nothing while it does, and never
+// one flow, one pod or one look-up at a time, allocates nothing while it does, and never
 // fails: what cannot be meant is refused where the filter is made. The store
 // and the services ask it.
 package filter
@@ -27,7 +27,9 @@ type Fields struct {
 	Workloads []string
 	Labels    []Label
 	// Name, or namespace/name.
-	Services  []string
+	Services []string
+	// Of what is outside of the cluster. What has no name is never meant.
+	FQDNs     []Glob
 	Protocols []event.Protocol
 	// Src is the end that opened the connection, the local one where that is
 	// not known; Dst is the other. An address or port is that of the socket's
@@ -66,6 +68,7 @@ func (f *Fields) each(fl *event.Flow, ask func(bool) bool) {
 		field(f.Workloads, ask, func(n string) bool { return worksFor(src, n) || worksFor(dst, n) }) &&
 		field(f.Labels, ask, func(l Label) bool { return l.of(src) || l.of(dst) }) &&
 		field(f.Services, ask, func(n string) bool { return serves(src, n) || serves(dst, n) }) &&
+		field(f.FQDNs, ask, func(g Glob) bool { return g.Match(src.FQDN) || g.Match(dst.FQDN) }) &&
 		field(f.Nodes, ask, func(n string) bool { return n == fl.Local.Node }) &&
 		field(f.Directions, ask, func(d event.Opener) bool {
 			return (d == event.OpenerRemote) == (fl.OpenedBy == event.OpenerRemote)

@@ -3,6 +3,7 @@
 package store
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"sync/atomic"
@@ -54,6 +55,8 @@ func NewFeed(cfg FeedConfig) *Feed {
 // Wish is what a follower wants to hear of.
 type Wish struct {
 	Filter filter.Filter
+	// Of look-ups, beside Filter.
+	Lookups filter.Lookups
 	// Empty means all.
 	Kinds []event.Kind
 	// Unix nanoseconds; recent events from then on come first. 0: none.
@@ -65,6 +68,7 @@ type Wish struct {
 type Follower struct {
 	wish    Happened
 	filter  filter.Filter
+	lookups filter.Lookups
 	queue   chan []event.Event
 	pending []event.Event
 	lost    atomic.Uint64
@@ -84,7 +88,7 @@ func (f *Feed) Follow(w Wish) (*Follower, error) {
 	if len(f.followers) >= f.cfg.Followers {
 		return nil, fmt.Errorf("%w (%d)", ErrTooManyFollowers, len(f.followers))
 	}
-	fo := &Follower{wish: ^Happened(0), filter: w.Filter, queue: make(chan []event.Event, f.cfg.Queue)}
+	fo := &Follower{wish: ^Happened(0), filter: w.Filter, lookups: w.Lookups, queue: make(chan []event.Event, f.cfg.Queue)}
 	if len(w.Kinds) > 0 {
 		fo.wish = 0
 		for _, k := range w.Kinds {
@@ -122,10 +126,10 @@ func (f *Feed) Wanted(h Happened) bool {
 }
 
 // fleeting is what comes too often to be remembered.
-const fleeting Happened = 1<<event.KindTraffic | 1<<event.KindDrop
+const fleeting Happened = 1<<event.KindTraffic | 1<<event.KindDrop | 1<<event.KindDNS
 
 // order in which things happen to a connection within one epoch.
-var order = [...]event.Kind{event.KindOpened, event.KindTraffic, event.KindRefused, event.KindFailed, event.KindReset, event.KindClosed, event.KindDrop}
+var order = [...]event.Kind{event.KindOpened, event.KindTraffic, event.KindRefused, event.KindFailed, event.KindReset, event.KindClosed, event.KindDrop, event.KindDNS}
 
 // Publish tells followers what happened to a connection in the epoch of e,
 // whose kind and time it fills in.
@@ -140,6 +144,8 @@ func (f *Feed) Publish(h Happened, e *event.Event) {
 			e.Time = e.Flow.First
 		case k == event.KindDrop && e.Drop != nil:
 			e.Time = e.Drop.Last
+		case k == event.KindDNS && e.Lookup != nil:
+			e.Time = cmp.Or(e.Lookup.Answered, e.Flow.Last, e.Lookup.Asked)
 		}
 		if !fleeting.Has(k) {
 			f.remember(e)
@@ -181,6 +187,9 @@ func (f *Feed) replay(fo *Follower, since int64) {
 
 func (f *Feed) offer(fo *Follower, e *event.Event) {
 	if !fo.wish.Has(e.Kind) || !fo.filter.Match(&e.Flow) {
+		return
+	}
+	if e.Lookup != nil && !fo.lookups.Match(e.Lookup) {
 		return
 	}
 	fo.pending = append(fo.pending, *e)

@@ -5,7 +5,7 @@ package store
 import "github.com/orb8/orb8/internal/event"
 
 // Happened is a set of event kinds.
-type Happened uint8
+type Happened uint16
 
 // Has tells whether kind is in the set.
 func (h Happened) Has(k event.Kind) bool { return h&(1<<k) != 0 }
