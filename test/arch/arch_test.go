@@ -27,8 +27,8 @@ var floors = [][]string{
 	{"internal/wire"},
 	{"internal/store"},
 	{"internal/enrich", "internal/kube", "internal/sandbox"},
-	{"internal/cluster", "internal/conntrack", "internal/netstat", "internal/probe/capture", "internal/probe/connect", "internal/probe/flow", "internal/probe/drop", "internal/probe/process", "internal/probe/socket"},
-	{"internal/filter", "internal/netns", "internal/cgroup", "internal/pair"},
+	{"internal/cluster", "internal/conntrack", "internal/lookup", "internal/netstat", "internal/probe/capture", "internal/probe/connect", "internal/probe/flow", "internal/probe/drop", "internal/probe/process", "internal/probe/socket"},
+	{"internal/filter", "internal/netns", "internal/cgroup", "internal/pair", "internal/names"},
 	{"internal/kube/reach/reachtest"},                         // an API server for tests
 	{"internal/event", "internal/pcapng", "internal/version"}, // the words
 	{"api/orb8/v1"},
