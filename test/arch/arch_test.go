@@ -28,7 +28,7 @@ var floors = [][]string{
 	{"internal/store"},
 	{"internal/enrich", "internal/kube", "internal/sandbox"},
 	{"internal/cluster", "internal/conntrack", "internal/lookup", "internal/netstat", "internal/probe/capture", "internal/probe/connect", "internal/probe/flow", "internal/probe/drop", "internal/probe/process", "internal/probe/socket"},
-	{"internal/filter", "internal/netns", "internal/cgroup", "internal/pair", "internal/names"},
+	{"internal/filter", "internal/l7/dns", "internal/l7/tls", "internal/netns", "internal/cgroup", "internal/pair", "internal/names"},
 	{"internal/kube/reach/reachtest"},                         // an API server for tests
 	{"internal/event", "internal/pcapng", "internal/version"}, // the words
 	{"api/orb8/v1"},
@@ -43,6 +43,8 @@ var only = map[string][]string{
 	"internal/render": {"api/orb8/v1", "internal/pair", "internal/event"},
 	"internal/pair":   {"api/orb8/v1", "internal/event"},
 	"internal/event":  {},
+	"internal/l7/dns": {"internal/event"},
+	"internal/l7/tls": {"internal/event"},
 	"internal/pcapng": {},
 	"api/orb8/v1":     {},
 }
