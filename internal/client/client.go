@@ -139,6 +139,13 @@ func (c *Client) Drops(ctx context.Context, q *orb8v1.DropsRequest) iter.Seq2[*o
 	})
 }
 
+// Dns asks once, as Flows does.
+func (c *Client) Dns(ctx context.Context, q *orb8v1.DnsRequest) iter.Seq2[*orb8v1.DnsResponse, error] {
+	return once(ctx, c, func(ctx context.Context) (grpc.ServerStreamingClient[orb8v1.DnsResponse], error) {
+		return c.api.Dns(ctx, q)
+	})
+}
+
 // Sockets asks once, as Flows does.
 func (c *Client) Sockets(ctx context.Context, q *orb8v1.SocketsRequest) iter.Seq2[*orb8v1.SocketsResponse, error] {
 	return once(ctx, c, func(ctx context.Context) (grpc.ServerStreamingClient[orb8v1.SocketsResponse], error) {

@@ -200,6 +200,11 @@ func (c *Cluster) Drops(ctx context.Context, q *orb8v1.DropsRequest) iter.Seq2[*
 	return explained(c, c.relay.Drops(ctx, q))
 }
 
+// Dns asks every node once.
+func (c *Cluster) Dns(ctx context.Context, q *orb8v1.DnsRequest) iter.Seq2[*orb8v1.DnsResponse, error] {
+	return explained(c, c.relay.Dns(ctx, q))
+}
+
 // Sockets asks every node once.
 func (c *Cluster) Sockets(ctx context.Context, q *orb8v1.SocketsRequest) iter.Seq2[*orb8v1.SocketsResponse, error] {
 	return explained(c, c.relay.Sockets(ctx, q))

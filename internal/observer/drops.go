@@ -3,8 +3,6 @@
 package observer
 
 import (
-	"context"
-	"slices"
 	"time"
 
 	"google.golang.org/grpc"
@@ -13,7 +11,6 @@ import (
 
 	pb "github.com/orb8/orb8/api/orb8/v1"
 	"github.com/orb8/orb8/internal/event"
-	"github.com/orb8/orb8/internal/filter"
 	"github.com/orb8/orb8/internal/store"
 	"github.com/orb8/orb8/internal/wire"
 )
@@ -26,22 +23,7 @@ type Drops struct {
 }
 
 // Nothing dropped, and nothing known, are two answers.
-var errNotTold = status.Error(codes.FailedPrecondition, "dropped packets are not told here: the notes of its status say why")
-
-// tells refuses who would follow drops alone and never hear of any.
-func (o *Observer) tells(ctx context.Context, kinds []event.Kind) error {
-	if len(kinds) == 0 || slices.ContainsFunc(kinds, func(k event.Kind) bool { return k != event.KindDrop }) {
-		return nil
-	}
-	got, err := o.node.Drops(ctx, filter.Filter{}, 0)
-	switch {
-	case err != nil:
-		return fault(err)
-	case got.Start.IsZero():
-		return errNotTold
-	}
-	return nil
-}
+var errDropsNotTold = status.Error(codes.FailedPrecondition, "dropped packets are not told here: the notes of its status say why")
 
 // Drops answers with what was dropped, the most packets first, and the summary.
 func (o *Observer) Drops(req *pb.DropsRequest, out grpc.ServerStreamingServer[pb.DropsResponse]) error {
@@ -58,7 +40,7 @@ func (o *Observer) Drops(req *pb.DropsRequest, out grpc.ServerStreamingServer[pb
 	}
 	src := o.node.Source()
 	if got.Start.IsZero() {
-		return errNotTold
+		return errDropsNotTold
 	}
 	for i := range got.Rows {
 		if err := out.Send(&pb.DropsResponse{Message: &pb.DropsResponse_Drop{Drop: src.DropRow(&got.Rows[i])}}); err != nil {

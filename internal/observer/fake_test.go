@@ -34,6 +34,9 @@ type fakeNode struct {
 
 	drops *store.Drops
 
+	lookups      Lookups
+	askedLookups []event.Role
+
 	sockets      Sockets
 	askedSockets SocketsQuery
 
@@ -87,6 +90,13 @@ func (n *fakeNode) Drops(_ context.Context, f filter.Filter, limit int) (Drops, 
 		return Drops{}, nil
 	}
 	return Drops{DropAnswer: n.drops.Query(&f, limit), Start: time.Unix(100, 0), End: time.Unix(200, 0), Losses: []event.Loss{{Stage: "drops", Count: 2}}}, nil
+}
+
+func (n *fakeNode) Dns(_ context.Context, _ filter.Filter, roles []event.Role, limit int) (Lookups, error) {
+	n.askedLookups = roles
+	out := n.lookups
+	out.Rows = out.Rows[:min(limit, len(out.Rows))]
+	return out, nil
 }
 
 func (n *fakeNode) Follow(_ context.Context, w store.Wish) (*store.Follower, error) {

@@ -33,6 +33,9 @@ type Node interface {
 	Sockets(context.Context, SocketsQuery) (Sockets, error)
 	// Drops gives what was dropped, the most packets first.
 	Drops(context.Context, filter.Filter, int) (Drops, error)
+	// Dns gives what was asked of the DNS by (RoleClient) or of (RoleServer) what is
+	// on this node, the most queries first.
+	Dns(context.Context, filter.Filter, []event.Role, int) (Lookups, error)
 	// Follow starts to listen; Leave ends it.
 	Follow(context.Context, store.Wish) (*store.Follower, error)
 	Leave(*store.Follower)

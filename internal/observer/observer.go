@@ -99,7 +99,11 @@ func (o *Observer) Events(req *pb.EventsRequest, out grpc.ServerStreamingServer[
 	if err := o.keptOf(&f); err != nil {
 		return err
 	}
-	wish := store.Wish{Filter: f, Since: req.GetSinceNs()}
+	lookups, err := wire.Lookups(req.GetIncludeDns(), req.GetExcludeDns())
+	if err != nil {
+		return status.Error(codes.InvalidArgument, err.Error())
+	}
+	wish := store.Wish{Filter: f, Lookups: lookups, Since: req.GetSinceNs()}
 	for _, k := range req.GetKinds() {
 		if _, ok := pb.EventKind_name[int32(k)]; !ok || k == pb.EventKind_EVENT_KIND_UNSPECIFIED {
 			return status.Errorf(codes.InvalidArgument, "kinds: %d is not a kind of event", k)

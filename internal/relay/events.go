@@ -115,7 +115,10 @@ func (f *follower) follow(ctx context.Context) string {
 	// A node says at once that it listens; from then on it may be quiet.
 	late := time.AfterFunc(f.relay.cfg.Patience, func() { cancel(errLate) })
 	defer late.Stop()
-	q := &pb.EventsRequest{Include: f.question.GetInclude(), Exclude: f.question.GetExclude(), Kinds: f.question.GetKinds(), SinceNs: f.since}
+	q := &pb.EventsRequest{
+		Include: f.question.GetInclude(), Exclude: f.question.GetExclude(), Kinds: f.question.GetKinds(), SinceNs: f.since,
+		IncludeDns: f.question.GetIncludeDns(), ExcludeDns: f.question.GetExcludeDns(),
+	}
 	err := errors.New("it ended the stream")
 	for m, failure := range f.node.Events(ctx, q) {
 		late.Stop()

@@ -26,6 +26,7 @@ type Observer interface {
 	Events(context.Context, *pb.EventsRequest) iter.Seq2[*pb.EventsResponse, error]
 	Pods(context.Context, *pb.PodsRequest) iter.Seq2[*pb.PodsResponse, error]
 	Drops(context.Context, *pb.DropsRequest) iter.Seq2[*pb.DropsResponse, error]
+	Dns(context.Context, *pb.DnsRequest) iter.Seq2[*pb.DnsResponse, error]
 	Sockets(context.Context, *pb.SocketsRequest) iter.Seq2[*pb.SocketsResponse, error]
 	Capture(context.Context, *pb.CaptureRequest) iter.Seq2[*pb.CaptureResponse, error]
 	Status(context.Context) (*pb.StatusResponse, error)

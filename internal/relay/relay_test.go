@@ -21,6 +21,7 @@ type fake struct {
 	flows   []*pb.FlowsResponse
 	pods    []*pb.PodsResponse
 	drops   []*pb.DropsResponse
+	dns     []*pb.DnsResponse
 	sockets []*pb.SocketsResponse
 	packets []*pb.CaptureResponse
 	events  [][]*pb.EventsResponse
@@ -73,6 +74,10 @@ func (f *fake) Pods(ctx context.Context, _ *pb.PodsRequest) iter.Seq2[*pb.PodsRe
 
 func (f *fake) Drops(ctx context.Context, _ *pb.DropsRequest) iter.Seq2[*pb.DropsResponse, error] {
 	return play(ctx, f, f.drops)
+}
+
+func (f *fake) Dns(ctx context.Context, _ *pb.DnsRequest) iter.Seq2[*pb.DnsResponse, error] {
+	return play(ctx, f, f.dns)
 }
 
 func (f *fake) Sockets(ctx context.Context, _ *pb.SocketsRequest) iter.Seq2[*pb.SocketsResponse, error] {

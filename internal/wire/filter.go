@@ -40,6 +40,7 @@ func fields(f *pb.Filter) (filter.Fields, error) {
 	}
 	var r reader
 	out.Labels = list(&r, "labels", f.GetLabels(), label)
+	out.FQDNs = r.globs("fqdns", f.GetFqdns())
 	out.From = r.end("from: ", f.GetFrom())
 	out.To = r.end("to: ", f.GetTo())
 	out.Protocols = list(&r, "protocols", f.GetProtocols(), protocol)
@@ -62,6 +63,9 @@ func Pods(include, exclude *pb.EndFilter) (filter.Pods, error) {
 	out := filter.Pods{Include: r.end("include: ", include), Exclude: r.end("exclude: ", exclude)}
 	if len(out.Include.Services)+len(out.Exclude.Services) > 0 && r.err == nil {
 		r.err = errors.New("services: a pod does not tell its Services; ask for its labels")
+	}
+	if len(out.Include.FQDNs)+len(out.Exclude.FQDNs) > 0 && r.err == nil {
+		r.err = errors.New("fqdns: a pod has none; ask for its name")
 	}
 	if r.err != nil {
 		return filter.Pods{}, r.err
@@ -88,6 +92,7 @@ func (r *reader) end(name string, f *pb.EndFilter) filter.End {
 		Nodes:      f.GetNodes(),
 	}
 	out.Labels = list(r, name+"labels", f.GetLabels(), label)
+	out.FQDNs = r.globs(name+"fqdns", f.GetFqdns())
 	for _, names := range [][]string{out.Namespaces, out.Pods, out.Workloads, out.Services, out.Nodes} {
 		r.bound(name+"names", len(names))
 	}

@@ -47,6 +47,7 @@ func (s *Source) Flow(f *event.Flow) *pb.FlowRecord {
 		Health:        health(f),
 		Fragments:     f.Conn.Kind == event.ConnFragment,
 		DurationNs:    duration(f, s.Now),
+		Tls:           hello(f.TLS),
 	}
 	r.Local.Port, r.Remote.Port = ports(socket)
 	r.Local.CgroupId, r.Local.SocketCookie = f.Cgroup, f.Cookie
@@ -80,8 +81,11 @@ func ports(c *event.Conn) (local, remote uint32) {
 
 // Event gives what happened to a connection.
 func (s *Source) Event(e *event.Event) *pb.Event {
-	if e.Drop != nil {
+	switch {
+	case e.Drop != nil:
 		return s.dropped(e)
+	case e.Lookup != nil:
+		return s.looked(e)
 	}
 	r := s.Flow(&e.Flow)
 	r.Delta = Traffic(e.Delta)
@@ -119,7 +123,8 @@ func party(id *event.Identity) *pb.End {
 	e.Namespace, e.Pod, e.PodUid = Text(id.Namespace), Text(id.Pod), Text(id.PodUID)
 	e.Node, e.Zone, e.Labels = Text(id.Node), Text(id.Zone), labels(id.Labels)
 	e.Container, e.Unit, e.Process, e.Pid = Text(id.Container), Text(id.Unit), Text(id.Process), id.PID
-	e.Class, e.Service, e.Fqdn = Text(string(id.Class)), Text(id.Service), Text(id.FQDN)
+	e.Class, e.Service = Text(string(id.Class)), Text(id.Service)
+	e.Fqdn, e.FqdnSource = Text(id.FQDN), Text(string(id.FQDNSource))
 	e.Workload = workload(id.Workload)
 	return e
 }
