@@ -68,6 +68,7 @@ struct packet {
 	struct flow_key key;
 	__u32 transport; /* offset of the transport header */
 	__u32 payload;   /* offset of what it carries */
+	__u32 end;       /* offset of where it ends, by its own length: a short one is padded; 0: it does not say */
 	__u8 tcp_flags;
 	bool shut; /* TCP: the window is said to be zero */
 	__u8 icmp_type;
@@ -120,6 +121,7 @@ static __always_inline enum packet_class parse_ipv4(struct __sk_buff *skb, __u32
 	if (ip.frag_off & bpf_htons(0x1fff))
 		key->kind = CONN_FRAGMENT;
 	p->transport = off + ip.ihl * 4;
+	p->end = ip.tot_len ? off + bpf_ntohs(ip.tot_len) : 0;
 	return PACKET_CONN;
 }
 
@@ -180,6 +182,7 @@ static __always_inline enum packet_class parse_ipv6(struct __sk_buff *skb, __u32
 	if (!copy(skb, p, off, &ip, sizeof(ip)) || ip.version != 6)
 		return PACKET_BAD_IP;
 	set_ends(&p->key, ip.saddr.in6_u.u6_addr32, ip.daddr.in6_u.u6_addr32, egress);
+	p->end = ip.payload_len ? off + sizeof(ip) + bpf_ntohs(ip.payload_len) : 0;
 	return walk_extensions(skb, off + sizeof(ip), ip.nexthdr, p);
 }
 

@@ -69,6 +69,7 @@ func (t *Tap) syncInside(s *space) error {
 	for _, l := range links {
 		t.consider(s, l, func(index int) netlink.Link { return there[index] }, true)
 	}
+	t.listen(s, there[loopback]) // when what carries pods' packets is tapped
 	if s.own {
 		t.leaveEnds(there)
 	}

@@ -24,6 +24,7 @@ const (
 const (
 	firstSent    = 1
 	firstAnswers = 2
+	firstTagged  = 4
 )
 
 // decode turns a table entry into t.delta. It allocates nothing.
@@ -84,7 +85,7 @@ func (t *Tap) decode(k *kernelFlowKey, v *kernelFlowValue) {
 	d.Loopback = t.cfg.Loopback && k.Ifindex == loopback
 	d.HasSocket = v.HasHealth != 0
 	d.Health.TellsOrder = d.HasSocket && t.kernel.outOfOrder != 0
-	d.Place = t.scenes.of(k.Netns).place(&d.Conn, v.Sender, v.Tagged != 0)
+	d.Place = t.scenes.of(k.Netns).place(&d.Conn, v.Sender, v.FirstWas&firstTagged != 0)
 }
 
 // The kernel's WINDOW_….

@@ -141,6 +141,12 @@ func (t *Tap) detachSpace(s *space) (err error) {
 			}
 			p.links = nil
 		}
+		if s.ear != nil {
+			for _, c := range s.ear.links {
+				err = errors.Join(err, c.Close())
+			}
+			s.ear = nil
+		}
 		return err
 	}
 	if !t.owner.has() {

@@ -25,6 +25,9 @@ const volatile __u32 forwards = 0; /* packets of others pass through this namesp
 /* Where this kernel's struct tcp_sock counts segments that came out of order; 0
  * where that is not known. */
 const volatile __u32 out_of_order_at = 0;
+/* What is said to and from these ports is copied; 0: none. */
+#define DNS_PORTS 8
+const volatile __u16 dns_ports_be[DNS_PORTS] = {};
 
 enum direction { INGRESS = 0, EGRESS = 1 };
 
@@ -44,6 +47,11 @@ enum { CB_NETNS = 0, CB_LINK = 1, CB_FORWARDS = 2 };
 
 #define FIRST_SENT 1
 #define FIRST_ANSWERS 2 /* SYN and ACK: the other end opened the connection */
+#define FIRST_TAGGED 4 /* with a VLAN tag */
+
+#define WATCH_DNS 1 /* what both sides say is copied */
+#define WATCH_HELLO 2 /* the local side's first words are copied, if they are TLS */
+#define WATCH_BLIND 4 /* with it: they may have begun before */
 
 /* One direction of a connection in one epoch. Counters are added to by several
  * CPUs at once; the rest is written by whoever comes last. */
@@ -80,7 +88,7 @@ struct flow_value {
 	__u8 icmp_type; /* of the last error */
 	__u8 icmp_code;
 	__u8 sender; /* enum sender, of the first packet that was sent */
-	__u8 tagged; /* the first packet had a VLAN tag */
+	__u8 watch; /* WATCH_… */
 	struct flow_side tx;
 	__u64 bytes_acked;
 	__u32 srtt_us8; /* microseconds × 8, as the kernel keeps it */
@@ -90,7 +98,9 @@ struct flow_value {
 	__u32 syn;
 	__u32 syn_ack;
 	__u32 retransmits_before; /* of the socket, at the first packet sent */
-	__u32 spare;
+	__u16 hello_left; /* bytes of the ClientHello that are still to come */
+	__u8 hello_segments; /* of it, seen */
+	__u8 spare;
 };
 _Static_assert(sizeof(struct flow_value) == 160, "the Go side reads these bytes");
 
@@ -197,11 +207,12 @@ struct {
 	__type(value, __u8);
 } flow_addresses SEC(".maps");
 
-/* key: direction; value: flow_rare_…. Written by user space at the start.
- * Bound: 2. */
+/* key: RARE or COPY, plus the direction; value: flow_rare_…, flow_copy_….
+ * Written by user space at the start. Bound: 4. */
+enum { RARE = 0, COPY = 2 };
 struct {
 	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
-	__uint(max_entries, 2);
+	__uint(max_entries, 4);
 	__type(key, __u32);
 	__type(value, __u32);
 } flow_rare SEC(".maps");
@@ -271,6 +282,17 @@ static __always_inline void read_health(struct __sk_buff *skb, struct flow_value
 		v->tx.out_of_order = *(__u32 *)(kernel + out_of_order_at);
 }
 
+/* Here, or not at all: the agent has ended, and its programs with it. */
+static __always_inline int go_on(struct __sk_buff *skb, __u32 program)
+{
+	skb->cb[CB_NETNS] = netns;
+	skb->cb[CB_LINK] = link_header;
+	skb->cb[CB_FORWARDS] = forwards;
+	bpf_tail_call(skb, &flow_rare, program);
+	return NEXT;
+}
+
+#include "copy.h"
 #include "rare.h"
 
 static __always_inline int observe(struct __sk_buff *skb, const enum direction dir)
@@ -314,13 +336,11 @@ static __always_inline int observe(struct __sk_buff *skb, const enum direction d
 		add_flags(v, dir, plain.tcp_flags);
 	if (dir == EGRESS && plain.protocol == IPPROTO_TCP)
 		read_health(skb, v);
+	if (unlikely(dir == EGRESS ? v->watch : v->watch & WATCH_DNS))
+		return go_on(skb, COPY + dir);
 	return NEXT;
 rare:
-	skb->cb[CB_NETNS] = netns;
-	skb->cb[CB_LINK] = link_header;
-	skb->cb[CB_FORWARDS] = forwards;
-	bpf_tail_call(skb, &flow_rare, dir);
-	return NEXT; /* the agent has ended, and its programs with it */
+	return go_on(skb, RARE + dir);
 }
 
 SEC("tc")
@@ -345,6 +365,31 @@ SEC("tc")
 int flow_rare_egress(struct __sk_buff *skb)
 {
 	return observe_rare(skb, EGRESS);
+}
+
+SEC("tc")
+int flow_copy_ingress(struct __sk_buff *skb)
+{
+	return copy_packet(skb, INGRESS);
+}
+
+SEC("tc")
+int flow_copy_egress(struct __sk_buff *skb)
+{
+	return copy_packet(skb, EGRESS);
+}
+
+/* On the way out of a loopback that is not tapped: a resolver of this namespace's
+ * own is asked there. */
+SEC("tc")
+int flow_loopback(struct __sk_buff *skb)
+{
+	struct plain plain = { .link = ETH_HLEN, .netns = netns };
+	struct flow_key key;
+
+	if (parse_plain(skb, &key, &plain, true) && is_dns(&key))
+		return go_on(skb, COPY + EGRESS);
+	return NEXT;
 }
 
 /* Run by user space, never attached: the clock of the stamps above. */

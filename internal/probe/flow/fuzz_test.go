@@ -137,3 +137,15 @@ func BenchmarkDecode(b *testing.B) {
 		tap.decode(&k, &v)
 	}
 }
+
+// FuzzCopy: a record of any bytes is refused, or within its bounds.
+func FuzzCopy(f *testing.F) {
+	f.Add(make([]byte, copyHead))
+	f.Add(append(make([]byte, copyHead-12), 5, 0, 0, 0, 3, 0, 2, copySent|copyRemoteDNS, 0, 0, 0, 0, 'd', 'n', 's'))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var c Copy
+		if c.decode(b) == nil && (len(c.Data) > c.Length || len(c.Data)+copyHead > len(b)) {
+			t.Errorf("%d bytes of %d, from a record of %d", len(c.Data), c.Length, len(b))
+		}
+	})
+}

@@ -32,10 +32,15 @@ type kernelSide struct {
 	bits      *ebpf.Map
 	addresses *ebpf.Map
 	rare      *ebpf.Map
+	copies    *ebpf.Map
+	uncopied  *ebpf.Map
+	copyRoom  *ebpf.Map
 
 	programs struct {
 		RareIngress *ebpf.Program `ebpf:"flow_rare_ingress"`
 		RareEgress  *ebpf.Program `ebpf:"flow_rare_egress"`
+		CopyIngress *ebpf.Program `ebpf:"flow_copy_ingress"`
+		CopyEgress  *ebpf.Program `ebpf:"flow_copy_egress"`
 		Clock       *ebpf.Program `ebpf:"flow_clock"`
 	}
 }
@@ -59,16 +64,21 @@ func (k *kernelSide) maps() map[string]**ebpf.Map {
 	return map[string]**ebpf.Map{
 		"flow_active": &k.active, "flow_moved": &k.moved, "flow_rest": &k.rest, "flow_rest_lost": &k.lost,
 		"flow_slots": &k.slots, "flow_address_bits": &k.bits, "flow_addresses": &k.addresses, "flow_rare": &k.rare,
+		"flow_copies": &k.copies, "flow_copies_lost": &k.uncopied, "flow_copy_room": &k.copyRoom,
 	}
 }
 
 // load makes the maps and the shared programs.
-func (k *kernelSide) load(entries int) error {
+func (k *kernelSide) load(cfg *Config) error {
 	spec, err := loadKernel()
 	if err != nil {
 		return err
 	}
-	spec.Maps["flow_active"].InnerMap.MaxEntries = uint32(entries)
+	spec.Maps["flow_active"].InnerMap.MaxEntries = uint32(cfg.TableEntries)
+	spec.Maps["flow_copies"].MaxEntries = copyBytes
+	if err := spec.Variables[kernelVarDnsPortsBe].Set(portsBE(cfg.DNSPorts)); err != nil {
+		return fmt.Errorf("set %s: %w", kernelVarDnsPortsBe, err)
+	}
 	for name, dst := range k.maps() {
 		if *dst, err = ebpf.NewMap(spec.Maps[name]); err != nil {
 			return fmt.Errorf("map %s: %w", name, err)
@@ -82,12 +92,12 @@ func (k *kernelSide) load(entries int) error {
 	if err := shared.LoadAndAssign(&k.programs, k.options()); err != nil {
 		return fmt.Errorf("load programs: %w", err)
 	}
-	for dir, p := range []*ebpf.Program{k.programs.RareIngress, k.programs.RareEgress} {
-		if err := k.rare.Put(uint32(dir), p); err != nil {
+	for i, p := range []*ebpf.Program{k.programs.RareIngress, k.programs.RareEgress, k.programs.CopyIngress, k.programs.CopyEgress} {
+		if err := k.rare.Put(uint32(i), p); err != nil {
 			return fmt.Errorf("join programs: %w", err)
 		}
 	}
-	for _, name := range []string{"flow_rare_ingress", "flow_rare_egress", "flow_clock"} {
+	for _, name := range []string{"flow_rare_ingress", "flow_rare_egress", "flow_copy_ingress", "flow_copy_egress", "flow_clock"} {
 		delete(spec.Programs, name)
 	}
 	// Names of types and lines are worth 20 KB of kernel memory an instance.
@@ -128,6 +138,21 @@ func (k *kernelSide) options() *ebpf.CollectionOptions {
 		o.MapReplacements[name] = *m
 	}
 	return o
+}
+
+// listener loads the program for a loopback that is not tapped.
+func (k *kernelSide) listener(netns uint32) (*instance, error) {
+	spec := k.spec.Copy()
+	if err := spec.Variables[kernelVarNetns].Set(netns); err != nil {
+		return nil, fmt.Errorf("set %s: %w", kernelVarNetns, err)
+	}
+	var only struct {
+		Loopback *ebpf.Program `ebpf:"flow_loopback"`
+	}
+	if err := spec.LoadAndAssign(&only, k.options()); err != nil {
+		return nil, fmt.Errorf("load programs: %w", err)
+	}
+	return &instance{Egress: only.Loopback}, nil
 }
 
 // instance loads the programs with their constants; about a millisecond.
@@ -172,7 +197,8 @@ func memlock(m *ebpf.Map) uint64 {
 }
 
 func (k *kernelSide) Close() error {
-	err := errors.Join(k.programs.RareIngress.Close(), k.programs.RareEgress.Close(), k.programs.Clock.Close())
+	p := &k.programs
+	err := errors.Join(p.RareIngress.Close(), p.RareEgress.Close(), p.CopyIngress.Close(), p.CopyEgress.Close(), p.Clock.Close())
 	for _, m := range k.maps() {
 		if *m != nil {
 			err = errors.Join(err, (*m).Close())

@@ -13,6 +13,24 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type kernelFlowCopied struct {
+	_    structs.HostLayout
+	Head struct {
+		_      structs.HostLayout
+		Time   uint64
+		Key    kernelFlowKey
+		Cookie uint64
+		Cgroup uint64
+		Seq    uint32
+		Length uint32
+		Copied uint16
+		Flags  uint8
+		What   uint8
+		Zero   uint32
+	}
+	Data [16384]uint8
+}
+
 type kernelFlowKey struct {
 	_            structs.HostLayout
 	Local        [4]uint32
@@ -45,7 +63,7 @@ type kernelFlowValue struct {
 	IcmpType   uint8
 	IcmpCode   uint8
 	Sender     uint8
-	Tagged     uint8
+	Watch      uint8
 	Tx         struct {
 		_           structs.HostLayout
 		Bytes       uint64
@@ -78,7 +96,9 @@ type kernelFlowValue struct {
 	Syn               uint32
 	SynAck            uint32
 	RetransmitsBefore uint32
-	Spare             uint32
+	HelloLeft         uint16
+	HelloSegments     uint8
+	Spare             uint8
 }
 
 type kernelRestKey struct {
@@ -106,6 +126,9 @@ const (
 	kernelMapFlowActive       = "flow_active"
 	kernelMapFlowAddressBits  = "flow_address_bits"
 	kernelMapFlowAddresses    = "flow_addresses"
+	kernelMapFlowCopies       = "flow_copies"
+	kernelMapFlowCopiesLost   = "flow_copies_lost"
+	kernelMapFlowCopyRoom     = "flow_copy_room"
 	kernelMapFlowFresh        = "flow_fresh"
 	kernelMapFlowMoved        = "flow_moved"
 	kernelMapFlowRare         = "flow_rare"
@@ -113,10 +136,14 @@ const (
 	kernelMapFlowRestLost     = "flow_rest_lost"
 	kernelMapFlowSlots        = "flow_slots"
 	kernelProgFlowClock       = "flow_clock"
+	kernelProgFlowCopyEgress  = "flow_copy_egress"
+	kernelProgFlowCopyIngress = "flow_copy_ingress"
 	kernelProgFlowEgress      = "flow_egress"
 	kernelProgFlowIngress     = "flow_ingress"
+	kernelProgFlowLoopback    = "flow_loopback"
 	kernelProgFlowRareEgress  = "flow_rare_egress"
 	kernelProgFlowRareIngress = "flow_rare_ingress"
+	kernelVarDnsPortsBe       = "dns_ports_be"
 	kernelVarForwards         = "forwards"
 	kernelVarLinkHeader       = "link_header"
 	kernelVarNetns            = "netns"
@@ -166,8 +193,11 @@ type kernelSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type kernelProgramSpecs struct {
 	FlowClock       *ebpf.ProgramSpec `ebpf:"flow_clock"`
+	FlowCopyEgress  *ebpf.ProgramSpec `ebpf:"flow_copy_egress"`
+	FlowCopyIngress *ebpf.ProgramSpec `ebpf:"flow_copy_ingress"`
 	FlowEgress      *ebpf.ProgramSpec `ebpf:"flow_egress"`
 	FlowIngress     *ebpf.ProgramSpec `ebpf:"flow_ingress"`
+	FlowLoopback    *ebpf.ProgramSpec `ebpf:"flow_loopback"`
 	FlowRareEgress  *ebpf.ProgramSpec `ebpf:"flow_rare_egress"`
 	FlowRareIngress *ebpf.ProgramSpec `ebpf:"flow_rare_ingress"`
 }
@@ -179,6 +209,9 @@ type kernelMapSpecs struct {
 	FlowActive      *ebpf.MapSpec `ebpf:"flow_active"`
 	FlowAddressBits *ebpf.MapSpec `ebpf:"flow_address_bits"`
 	FlowAddresses   *ebpf.MapSpec `ebpf:"flow_addresses"`
+	FlowCopies      *ebpf.MapSpec `ebpf:"flow_copies"`
+	FlowCopiesLost  *ebpf.MapSpec `ebpf:"flow_copies_lost"`
+	FlowCopyRoom    *ebpf.MapSpec `ebpf:"flow_copy_room"`
 	FlowFresh       *ebpf.MapSpec `ebpf:"flow_fresh"`
 	FlowMoved       *ebpf.MapSpec `ebpf:"flow_moved"`
 	FlowRare        *ebpf.MapSpec `ebpf:"flow_rare"`
@@ -191,6 +224,7 @@ type kernelMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type kernelVariableSpecs struct {
+	DnsPortsBe   *ebpf.VariableSpec `ebpf:"dns_ports_be"`
 	Forwards     *ebpf.VariableSpec `ebpf:"forwards"`
 	LinkHeader   *ebpf.VariableSpec `ebpf:"link_header"`
 	Netns        *ebpf.VariableSpec `ebpf:"netns"`
@@ -220,6 +254,9 @@ type kernelMaps struct {
 	FlowActive      *ebpf.Map `ebpf:"flow_active"`
 	FlowAddressBits *ebpf.Map `ebpf:"flow_address_bits"`
 	FlowAddresses   *ebpf.Map `ebpf:"flow_addresses"`
+	FlowCopies      *ebpf.Map `ebpf:"flow_copies"`
+	FlowCopiesLost  *ebpf.Map `ebpf:"flow_copies_lost"`
+	FlowCopyRoom    *ebpf.Map `ebpf:"flow_copy_room"`
 	FlowFresh       *ebpf.Map `ebpf:"flow_fresh"`
 	FlowMoved       *ebpf.Map `ebpf:"flow_moved"`
 	FlowRare        *ebpf.Map `ebpf:"flow_rare"`
@@ -233,6 +270,9 @@ func (m *kernelMaps) Close() error {
 		m.FlowActive,
 		m.FlowAddressBits,
 		m.FlowAddresses,
+		m.FlowCopies,
+		m.FlowCopiesLost,
+		m.FlowCopyRoom,
 		m.FlowFresh,
 		m.FlowMoved,
 		m.FlowRare,
@@ -246,6 +286,7 @@ func (m *kernelMaps) Close() error {
 //
 // It can be passed to loadKernelObjects or ebpf.CollectionSpec.LoadAndAssign.
 type kernelVariables struct {
+	DnsPortsBe   *ebpf.Variable `ebpf:"dns_ports_be"`
 	Forwards     *ebpf.Variable `ebpf:"forwards"`
 	LinkHeader   *ebpf.Variable `ebpf:"link_header"`
 	Netns        *ebpf.Variable `ebpf:"netns"`
@@ -257,8 +298,11 @@ type kernelVariables struct {
 // It can be passed to loadKernelObjects or ebpf.CollectionSpec.LoadAndAssign.
 type kernelPrograms struct {
 	FlowClock       *ebpf.Program `ebpf:"flow_clock"`
+	FlowCopyEgress  *ebpf.Program `ebpf:"flow_copy_egress"`
+	FlowCopyIngress *ebpf.Program `ebpf:"flow_copy_ingress"`
 	FlowEgress      *ebpf.Program `ebpf:"flow_egress"`
 	FlowIngress     *ebpf.Program `ebpf:"flow_ingress"`
+	FlowLoopback    *ebpf.Program `ebpf:"flow_loopback"`
 	FlowRareEgress  *ebpf.Program `ebpf:"flow_rare_egress"`
 	FlowRareIngress *ebpf.Program `ebpf:"flow_rare_ingress"`
 }
@@ -266,8 +310,11 @@ type kernelPrograms struct {
 func (p *kernelPrograms) Close() error {
 	return _KernelClose(
 		p.FlowClock,
+		p.FlowCopyEgress,
+		p.FlowCopyIngress,
 		p.FlowEgress,
 		p.FlowIngress,
+		p.FlowLoopback,
 		p.FlowRareEgress,
 		p.FlowRareIngress,
 	)

@@ -174,8 +174,12 @@ static __always_inline void note_side(struct flow_side *side, __u8 fresh, __u8 f
 static __noinline int read_sender(struct __sk_buff *skb, struct flow_value *v, struct flow_key *key)
 {
 	v->sender = judge(skb, key, skb->cb[CB_FORWARDS]);
-	if (v->sender == SENDER_FOREIGN)
+	if (v->sender == SENDER_FOREIGN) {
+		v->watch = 0;
 		return 0;
+	}
+	if (key->protocol == IPPROTO_TCP)
+		v->watch |= expect_hello(skb, v->flags[EGRESS]);
 	v->cookie = bpf_get_socket_cookie(skb);
 	v->cgroup = bpf_skb_cgroup_id(skb);
 	return 0;
@@ -190,6 +194,7 @@ struct first {
 	__u8 flags;
 	__u8 egress;
 	bool shut;
+	__u8 watch; /* out: of the record that was made */
 };
 
 /* key: 0; value: a record that is being made. Used by the programs below. On the
@@ -228,14 +233,18 @@ static __noinline int insert(struct __sk_buff *skb, void *table, struct first *f
 	side->packets = s.packets;
 	side->seg = s.seg_packets << SEG_SHIFT | s.seg_bytes;
 	side->last = v->first;
-	v->tagged = skb->vlan_present || skb->protocol == bpf_htons(ETH_P_8021Q) ||
-		skb->protocol == bpf_htons(ETH_P_8021AD);
+	if (skb->vlan_present || skb->protocol == bpf_htons(ETH_P_8021Q) ||
+	    skb->protocol == bpf_htons(ETH_P_8021AD))
+		v->first_was |= FIRST_TAGGED;
+	if (is_dns(f->key))
+		v->watch = WATCH_DNS;
 	add_flags(v, f->egress ? EGRESS : INGRESS, f->flags);
 	if (f->egress) {
 		read_sender(skb, v, f->key);
 		if (f->key->protocol == IPPROTO_TCP)
 			read_first_health(skb, v);
 	}
+	f->watch = v->watch;
 	return bpf_map_update_elem(table, f->key, v, BPF_NOEXIST);
 }
 
@@ -257,6 +266,7 @@ static __always_inline int observe_rare(struct __sk_buff *skb, const enum direct
 	struct size s = {};
 	struct packet p;
 	__u32 zero = 0;
+	__u8 watch;
 	void *table;
 
 	r.class = parse_rare(skb, &p, dir == EGRESS);
@@ -284,8 +294,10 @@ static __always_inline int observe_rare(struct __sk_buff *skb, const enum direct
 		};
 
 		mark_moved();
-		if (insert(skb, table, &f) == 0)
+		if (insert(skb, table, &f) == 0) {
+			watch = f.watch;
 			goto counted;
+		}
 		/* Another CPU was first: its record is as good. */
 		v = bpf_map_lookup_elem(table, &p.key);
 		if (!v)
@@ -302,12 +314,18 @@ static __always_inline int observe_rare(struct __sk_buff *skb, const enum direct
 		read_sender(skb, v, &p.key);
 	if (dir == EGRESS && p.key.protocol == IPPROTO_TCP)
 		read_first_health(skb, v);
+	watch = v->watch;
 counted:
 	if (p.icmp_error)
 		blame_quoted(skb, table, &p, dir == EGRESS);
+	if (dir == EGRESS ? watch : watch & WATCH_DNS)
+		bpf_tail_call(skb, &flow_rare, COPY + dir);
 	return NEXT;
 rest:
 	count_rest(skb, &r);
+	/* What is asked is known also of a connection that has no room. */
+	if (r.class == PACKET_OVERFLOW && is_dns(&p.key))
+		bpf_tail_call(skb, &flow_rare, COPY + dir);
 	return NEXT;
 }
 

@@ -31,6 +31,8 @@ type space struct {
 	// What the own namespace calls it; unknownNsid before it was asked.
 	nsid  int
 	ports map[uint32]*port
+	// Its loopback, where that is not tapped and only listened to; else nil.
+	ear *port
 	// When interfaces were first heard of that are not tapped yet.
 	heard map[uint32]time.Time
 	// Loaded while it is being synchronised, and kept in the own namespace.
@@ -310,6 +312,7 @@ func (t *Tap) depart(s *space) {
 	for _, p := range s.ports {
 		t.leave(p, gone)
 	}
+	t.deafen(s)
 	t.mu.Lock()
 	delete(t.spaces, s.Netns)
 	for _, p := range s.ports {

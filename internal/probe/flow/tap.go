@@ -45,6 +45,9 @@ type Config struct {
 	StateDir string
 	// Tap loopback, too.
 	Loopback bool
+	// What is said to and from these ports is copied for Copies, also on loopback;
+	// at most MaxDNSPorts. None: only what begins TLS is.
+	DNSPorts []uint16
 	// Enter runs fn on a thread that is in another namespace, given to Add
 	// before. The tap keeps nothing of it open.
 	Enter func(netns uint32, fn func() error) error
@@ -200,7 +203,7 @@ func mayRead() error {
 func (t *Tap) load() error {
 	// Needed before 5.11 only; where it is refused the load below says so.
 	_ = rlimit.RemoveMemlock()
-	if err := t.kernel.load(t.cfg.TableEntries); err != nil {
+	if err := t.kernel.load(&t.cfg); err != nil {
 		return err
 	}
 	spec, err := loadKernel()
