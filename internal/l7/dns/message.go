@@ -66,7 +66,8 @@ type Message struct {
 	// With EDNS's upper bits.
 	RCode     event.RCode
 	Truncated bool
-	// As the header says; a response of mDNS has none, its queries may have many.
+	// As the header says; a response of mDNS has none, nor has one that is only a
+	// header; queries of mDNS may have many.
 	Questions int
 	// The first question. In small letters and without the last dot, bytes that are
 	// no plain characters as \DDD, a dot within a label as \. and a backslash as \\.
@@ -107,6 +108,11 @@ func Parse(b []byte, m *Message) error {
 	if m.Opcode == unassignedOpcode || m.Opcode > maxOpcode || flags&flagZero != 0 || least > maxSize {
 		m.Name = ""
 		return ErrNotDNS
+	}
+	if len(b) == headerSize && m.Response {
+		// Some refuse with nothing but a header, whose counts are the question's.
+		m.Name, m.Questions, m.AnswerCount = "", 0, 0
+		return nil
 	}
 	off, err := m.questions(b)
 	if err != nil {
