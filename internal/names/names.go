@@ -114,8 +114,8 @@ func (t *Table) Learn(who Who, answer Answer) {
 		t.unlink(i)
 	}
 	e := &t.entries[i]
-	if at > e.until {
-		e.since = at // it was forgotten in between
+	if e.since = min(e.since, at); at > e.until {
+		e.since = at // it lapsed in between
 	}
 	e.last, e.until = max(e.last, at), max(e.until, at+int64(hold))
 	t.link(i)
