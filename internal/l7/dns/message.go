@@ -7,6 +7,7 @@
 package dns
 
 import (
+	"cmp"
 	"encoding/binary"
 
 	"github.com/orb8/orb8/internal/event"
@@ -81,6 +82,7 @@ type Message struct {
 	// Addresses and CNAMEs of the answer section for which there was no room.
 	LeftOut int
 
+	last      string // that is not "": Name of a message before
 	names     names
 	links     []link
 	addresses []address
@@ -106,12 +108,11 @@ func Parse(b []byte, m *Message) error {
 	additional := int(binary.BigEndian.Uint16(b[10:]))
 	least := headerSize + m.Questions*questionSize + (m.AnswerCount+authority+additional)*recordSize
 	if m.Opcode == unassignedOpcode || m.Opcode > maxOpcode || flags&flagZero != 0 || least > maxSize {
-		m.Name = ""
 		return ErrNotDNS
 	}
 	if len(b) == headerSize && m.Response {
 		// Some refuse with nothing but a header, whose counts are the question's.
-		m.Name, m.Questions, m.AnswerCount = "", 0, 0
+		m.Questions, m.AnswerCount = 0, 0
 		return nil
 	}
 	off, err := m.questions(b)
@@ -130,7 +131,7 @@ func Parse(b []byte, m *Message) error {
 // one after the other, share the string.
 func (m *Message) reset() {
 	*m = Message{
-		Name: m.Name, Answers: m.Answers[:0], names: m.names,
+		last: cmp.Or(m.Name, m.last), Answers: m.Answers[:0], names: m.names,
 		links: m.links[:0], addresses: m.addresses[:0],
 	}
 	m.names.reset()
@@ -139,18 +140,16 @@ func (m *Message) reset() {
 // questions reads the first one and passes over the others.
 func (m *Message) questions(b []byte) (off int, err error) {
 	if m.Questions == 0 {
-		m.Name = ""
 		return headerSize, nil
 	}
 	id, off, err := m.names.read(b, headerSize)
-	if err == nil && off+4 > len(b) {
-		err = ErrCut
-	}
 	if err != nil {
-		m.Name = ""
 		return 0, err
 	}
-	m.Name = m.names.text(id, m.Name)
+	if off+4 > len(b) {
+		return 0, ErrCut
+	}
+	m.Name = m.names.text(id, m.last)
 	m.Type = binary.BigEndian.Uint16(b[off:])
 	m.Class = binary.BigEndian.Uint16(b[off+2:]) & classMask
 	off += 4
