@@ -136,13 +136,16 @@ static __always_inline void turn(struct flow_copy *head)
 	head->cookie = head->cgroup = 0;
 }
 
-/* The whole of what the packet carries, and of it what there is room for. */
+/* The whole of what the packet carries, and of it what there is room for. What
+ * begins and ends a stream may carry nothing. */
 static __always_inline bool copy_payload(struct __sk_buff *skb, const struct packet *p, struct flow_copied *c, __u32 most)
 {
 	__u32 len = p->end ?: skb->len;
 
-	if (len <= p->payload)
-		return false;
+	if (len <= p->payload) {
+		c->head.length = c->head.copied = 0;
+		return most == COPY_DNS && p->tcp_flags & TCP_LIFE;
+	}
 	len -= p->payload;
 	c->head.length = len;
 	if (len > most)

@@ -265,9 +265,9 @@ static __always_inline int observe_rare(struct __sk_buff *skb, const enum direct
 	struct flow_value *v;
 	struct size s = {};
 	struct packet p;
+	void *table = 0;
 	__u32 zero = 0;
 	__u8 watch;
-	void *table;
 
 	r.class = parse_rare(skb, &p, dir == EGRESS);
 	r.headers = p.payload;
@@ -324,7 +324,7 @@ counted:
 rest:
 	count_rest(skb, &r);
 	/* What is asked is known also of a connection that has no room. */
-	if (r.class == PACKET_OVERFLOW && is_dns(&p.key))
+	if (table && r.class == PACKET_OVERFLOW && is_dns(&p.key))
 		bpf_tail_call(skb, &flow_rare, COPY + dir);
 	return NEXT;
 }
