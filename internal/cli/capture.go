@@ -96,8 +96,10 @@ agent has a default and a maximum of each.`,
 	}
 	for _, prefix := range []string{"", "from-", "to-"} {
 		// A packet does not tell; the agent says so.
-		cmd.Flags().Lookup(prefix + "service").Hidden = true
-		cmd.Flags().Lookup("not-" + prefix + "service").Hidden = true
+		for _, name := range []string{"service", "fqdn"} {
+			cmd.Flags().Lookup(prefix + name).Hidden = true
+			cmd.Flags().Lookup("not-" + prefix + name).Hidden = true
+		}
 	}
 	return cmd
 }
@@ -111,18 +113,25 @@ func (a *app) checkCapture(f *captureFlags) error {
 	case f.duration < 0:
 		return usagef("--duration %v: allowed are times from 0 on, as 30s or 5m", f.duration)
 	}
-	for _, end := range []*orb8v1.EndFilter{f.filter.include.GetFrom(), f.filter.include.GetTo(), f.filter.exclude.GetFrom(), f.filter.exclude.GetTo()} {
-		if len(end.GetServices()) > 0 {
-			return errService
+	for _, asked := range []*orb8v1.Filter{f.filter.include, f.filter.exclude} {
+		for _, of := range []interface{ GetServices() []string }{asked, asked.GetFrom(), asked.GetTo()} {
+			if len(of.GetServices()) > 0 {
+				return errService
+			}
 		}
-	}
-	if len(f.filter.include.GetServices())+len(f.filter.exclude.GetServices()) > 0 {
-		return errService
+		for _, of := range []interface{ GetFqdns() []string }{asked, asked.GetFrom(), asked.GetTo()} {
+			if len(of.GetFqdns()) > 0 {
+				return errFQDN
+			}
+		}
 	}
 	return nil
 }
 
-var errService = usagef("--service: a packet does not tell which Service was asked for: allowed are its address (--ip) and its port (--port)")
+var (
+	errService = usagef("--service: a packet does not tell which Service was asked for: allowed are its address (--ip) and its port (--port)")
+	errFQDN    = usagef("--fqdn: a packet does not tell by which name its address was found: allowed is the address (--ip)")
+)
 
 // checkBounds: a bound of nothing would be taken for none that is given.
 func (f *captureFlags) checkBounds(cmd *cobra.Command) error {

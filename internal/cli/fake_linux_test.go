@@ -31,6 +31,7 @@ type fake struct {
 	pods    []*orb8v1.PodRecord
 	sockets []*orb8v1.SocketsRecord
 	drops   []*orb8v1.DropRecord
+	dns     []*orb8v1.DnsRecord
 	// After the fixed answers: stop the whole server.
 	die func()
 	// Every connection has moved more each time that Flows is asked.

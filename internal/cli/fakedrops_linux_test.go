@@ -66,5 +66,6 @@ func (f *fake) Drops(q *orb8v1.DropsRequest, stream grpc.ServerStreamingServer[o
 
 // wanted tells whether a message is asked for.
 func wanted(q *orb8v1.EventsRequest, m *orb8v1.EventsResponse) bool {
-	return m.GetEvent() == nil || len(q.GetKinds()) == 0 || slices.Contains(q.GetKinds(), m.GetEvent().GetKind())
+	e := m.GetEvent()
+	return e == nil || (len(q.GetKinds()) == 0 || slices.Contains(q.GetKinds(), e.GetKind())) && (e.GetDns() == nil || passes(q, e.GetDns()))
 }

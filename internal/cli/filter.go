@@ -84,6 +84,7 @@ func filters(f *orb8v1.Filter) []filterFlag {
 		{name: "workload", help: "connections of these workloads, `NAME` or KIND/NAME", list: texts(&f.Workloads, anyName)},
 		{name: "label", short: "l", help: "connections of pods with one of these labels: `KEY`, KEY=VALUE or KEY!=VALUE", list: texts(&f.Labels, parseLabel)},
 		{name: "service", help: "connections to these Services, `NAME` or NAMESPACE/NAME", list: texts(&f.Services, anyName)},
+		{name: "fqdn", help: "connections with what is outside by these names, `GLOB` as *.example.com", list: texts(&f.Fqdns, parseGlob)},
 		{
 			name: "protocol", help: "these `PROTOCOL`s: TCP, UDP, ICMP, ICMPv6, SCTP or a number", list: numbers(&f.Protocols, parseProtocol),
 			allowed: []string{"TCP", "UDP", "ICMP", "ICMPv6", "SCTP"},
@@ -129,6 +130,7 @@ func endFilters(f *orb8v1.EndFilter, prefix, help string) []filterFlag {
 		{name: prefix + "label", help: help + " pods with one of these labels: `KEY`, KEY=VALUE or KEY!=VALUE", list: texts(&f.Labels, parseLabel)},
 		{name: prefix + "service", help: help + " these Services, `NAME` or NAMESPACE/NAME", list: texts(&f.Services, anyName)},
 		{name: prefix + "node", help: help + " what is on these `NODE`s", list: texts(&f.Nodes, anyName)},
+		{name: prefix + "fqdn", help: help + " what is outside by these names, `GLOB` as *.example.com", list: texts(&f.Fqdns, parseGlob)},
 	}
 }
 
@@ -191,6 +193,14 @@ func numbers(to *[]uint32, parse func(string) (uint32, error)) *list {
 func anyName(s string) (string, error) {
 	if s == "" {
 		return "", fmt.Errorf("a name is empty: allowed are names, separated by commas")
+	}
+	return s, nil
+}
+
+// parseGlob: * is any characters, ? is one.
+func parseGlob(s string) (string, error) {
+	if s == "" || len(s) > 255 {
+		return "", fmt.Errorf("not a name or pattern: allowed are up to 255 characters, of which * is any and ? is one (*.example.com)")
 	}
 	return s, nil
 }

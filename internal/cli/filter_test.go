@@ -25,6 +25,7 @@ func TestFilter(t *testing.T) {
 		"--ip", "10.1.2.3/8", "--src-ip", "::ffff:10.0.0.1", "--dst-ip", "FD00::1", "--direction", "Ingress,egress", "--node", "n",
 		"--not-pod", "q", "--not-pod", "r", "--not-protocol", "UDP",
 		"-l", "app=web,tier", "--label", "x!=y", "--service", "shop/cart", "--from-pod", "p", "--from-label", "a==b", "--to-service", "cart", "--to-node", "n,m",
+		"--fqdn", "*.example.com,db?", "--to-fqdn", "S3.*", "--not-from-fqdn", "*",
 		"--not-from-namespace", "kube-system", "--not-to-workload", "w",
 	})
 	if err != nil {
@@ -38,13 +39,13 @@ func TestFilter(t *testing.T) {
 		Protocols: []uint32{6, 58}, Ports: []uint32{80, 443}, SrcPorts: []uint32{0}, DstPorts: []uint32{65535},
 		Ips: []string{"10.0.0.0/8"}, SrcIps: []string{"10.0.0.1"}, DstIps: []string{"fd00::1"},
 		Directions: []string{"ingress", "egress"}, Nodes: []string{"n"},
-		Labels: []string{"app=web", "tier", "x!=y"}, Services: []string{"shop/cart"},
+		Labels: []string{"app=web", "tier", "x!=y"}, Services: []string{"shop/cart"}, Fqdns: []string{"*.example.com", "db?"},
 		From: &orb8v1.EndFilter{Pods: []string{"p"}, Labels: []string{"a==b"}},
-		To:   &orb8v1.EndFilter{Services: []string{"cart"}, Nodes: []string{"n", "m"}},
+		To:   &orb8v1.EndFilter{Services: []string{"cart"}, Nodes: []string{"n", "m"}, Fqdns: []string{"S3.*"}},
 	}
 	exclude := &orb8v1.Filter{
 		Pods: []string{"q", "r"}, Protocols: []uint32{17},
-		From: &orb8v1.EndFilter{Namespaces: []string{"kube-system"}}, To: &orb8v1.EndFilter{Workloads: []string{"w"}},
+		From: &orb8v1.EndFilter{Namespaces: []string{"kube-system"}, Fqdns: []string{"*"}}, To: &orb8v1.EndFilter{Workloads: []string{"w"}},
 	}
 	if diff := cmp.Diff(include, f.include, protocmp.Transform()); diff != "" {
 		t.Error(diff)
@@ -62,8 +63,8 @@ func TestEveryFilterHasAFlag(t *testing.T) {
 	if flags := len(filters(&orb8v1.Filter{})); flags != fields {
 		t.Errorf("%d flags for %d fields", flags, fields)
 	}
-	// A pod does not tell its Services.
-	if flags := len(podFilters(&orb8v1.EndFilter{})); flags != ends-1 {
+	// A pod does not tell its Services, and has no name outside.
+	if flags := len(podFilters(&orb8v1.EndFilter{})); flags != ends-2 {
 		t.Errorf("%d flags of pods for %d fields", flags, ends)
 	}
 }

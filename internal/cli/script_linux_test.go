@@ -75,7 +75,7 @@ func setup(env *testscript.Env) error {
 	empty := &fake{status: healthy().status, summary: healthy().summary}
 	for name, f := range map[string]*fake{
 		"AGENT": healthy(), "SERVER": lossy(), "EMPTY": empty, "DYING": healthy(), "BRIEF": brief, "DEAF": deaf, "GROWING": growing, "PAIRED": paired(),
-		"MACHINE": machine(), "DROPPING": dropping(),
+		"MACHINE": machine(), "DROPPING": dropping(), "RESOLVING": resolving(), "NAMED": named(),
 	} {
 		if places[name], err = serve(env.Defer, f, name == "DYING"); err != nil {
 			return err

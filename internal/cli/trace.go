@@ -16,13 +16,15 @@ import (
 	"github.com/orb8/orb8/internal/render"
 )
 
-// traceFlags are the question of orb8 trace network, and of trace drops.
+// traceFlags are the question of orb8 trace network, trace drops and trace dns.
 type traceFlags struct {
 	kinds              []orb8v1.EventKind
 	filter             filterFlags
 	output             outputFlag
 	duration, interval time.Duration
 	since              string
+	// Of trace dns; else nil.
+	lookups *lookupFlags
 }
 
 func (a *app) trace() *cobra.Command {
@@ -32,7 +34,7 @@ func (a *app) trace() *cobra.Command {
 		Args:  noSuchCommand,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(a.traceNetwork(), a.traceDrops())
+	cmd.AddCommand(a.traceNetwork(), a.traceDNS(), a.traceDrops())
 	return cmd
 }
 
@@ -120,6 +122,9 @@ func (f *traceFlags) request(now time.Time) (*orb8v1.EventsRequest, error) {
 		return nil, usagef("--interval %v: allowed are times from 1s on, since agents count by the second", f.interval)
 	}
 	q := &orb8v1.EventsRequest{Include: f.filter.include, Exclude: f.filter.exclude, Kinds: f.kinds}
+	if f.lookups != nil {
+		f.lookups.ask(q)
+	}
 	if f.since == "" {
 		return q, nil
 	}
@@ -209,10 +214,7 @@ type eventPrinter struct {
 func (a *app) newEventPrinter(f *traceFlags, sum bool) *eventPrinter {
 	p := &eventPrinter{app: a, lost: map[string]bool{}}
 	if !f.output.json() {
-		style := a.style(&f.output, a.screen())
-		if p.table = render.NewEventTable(style); f.isOfDrops() {
-			p.table = render.NewDropEventTable(style)
-		}
+		p.table = f.table(a.style(&f.output, a.screen()))
 		// The header tells a quiet stream from one that is not there yet.
 		_ = p.table.Flush(a.out)
 	}
@@ -222,8 +224,14 @@ func (a *app) newEventPrinter(f *traceFlags, sum bool) *eventPrinter {
 	return p
 }
 
-func (f *traceFlags) isOfDrops() bool {
-	return slices.Contains(f.kinds, orb8v1.EventKind_EVENT_KIND_DROP)
+func (f *traceFlags) table(style render.Style) eventTable {
+	switch {
+	case f.lookups != nil:
+		return render.NewLookupTable(style)
+	case slices.Contains(f.kinds, orb8v1.EventKind_EVENT_KIND_DROP):
+		return render.NewDropEventTable(style)
+	}
+	return render.NewEventTable(style)
 }
 
 func (p *eventPrinter) take(m *orb8v1.EventsResponse) {
@@ -255,16 +263,19 @@ func (p *eventPrinter) hear(n *orb8v1.NodeState) {
 // print writes to the buffer, which keeps an error and gives it with flush. Row
 // by row, so that the columns do not depend on how fast events come.
 func (p *eventPrinter) print(e *orb8v1.Event) {
-	switch {
-	case p.table == nil && e.GetDrop() != nil:
-		_ = render.DropEventJSON(p.app.out, e)
-		return
-	case p.table == nil:
-		_ = render.EventJSON(p.app.out, e)
+	if p.table != nil {
+		p.table.Add(e)
+		_ = p.table.Flush(p.app.out)
 		return
 	}
-	p.table.Add(e)
-	_ = p.table.Flush(p.app.out)
+	switch {
+	case e.GetDrop() != nil:
+		_ = render.DropEventJSON(p.app.out, e)
+	case e.GetDns() != nil:
+		_ = render.LookupJSON(p.app.out, e)
+	default:
+		_ = render.EventJSON(p.app.out, e)
+	}
 }
 
 func (p *eventPrinter) flushSums() {

@@ -32,15 +32,41 @@ func Name(e *orb8v1.End) string {
 	case e.GetUnit() != "":
 		return "-/" + e.GetUnit()
 	case e.GetFqdn() != "":
-		return e.GetFqdn()
+		return outsideName(e)
 	}
 	return e.GetIp()
 }
 
+// outsideName is quoted where it could be taken for something else: whoever asks
+// the DNS, or speaks TLS, may say "kube-system/coredns" or "10.0.0.1". Who wrote
+// the agent's list of names knows what is in it.
+func outsideName(e *orb8v1.End) string {
+	name := e.GetFqdn()
+	if e.GetFqdnSource() == string(event.NameCIDR) || isHostName(name) {
+		return name
+	}
+	return `"` + name + `"`
+}
+
+// isHostName tells whether a name has the letters that hosts' have, and a dot, and
+// is no address.
+func isHostName(name string) bool {
+	odd := func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' && r != '_' && r != '.'
+	}
+	if strings.ContainsFunc(name, odd) || strings.HasPrefix(name, "-") {
+		return false
+	}
+	last := name[strings.LastIndexByte(name, '.')+1:]
+	return len(last) < len(name) && strings.Trim(last, "0123456789") != ""
+}
+
 // remoteName is a remote end with its port: what was asked for, and where that
 // is a Service, who serves it, as shop/cart:80→cart-x2x7q:8080.
-func remoteName(f *orb8v1.FlowRecord) string {
-	e, hasPort := f.GetRemote(), hasPorts(f)
+func remoteName(f *orb8v1.FlowRecord) string { return whoServes(f, hasPorts(f)) }
+
+func whoServes(f *orb8v1.FlowRecord, hasPort bool) string {
+	e := f.GetRemote()
 	service := e.GetService()
 	if service == "" {
 		return nameAndPort(e, hasPort)

@@ -101,6 +101,7 @@ func flowColumns() []flowColumn {
 		{inAll, column{title: "DIR"}, func(r flowRow) cell { return cell{arrow(r.flow.GetOpenedBy()), dim} }},
 		{inAll, column{title: "REMOTE", fit: true, usual: 22}, func(r flowRow) cell { return cell{text: remoteName(r.flow)} }},
 		{inWide, column{title: "REMOTE_IP"}, func(r flowRow) cell { return cell{text: r.flow.GetRemote().GetIp()} }},
+		{inWide, column{title: "NAME_FROM"}, func(r flowRow) cell { return cell{text: r.flow.GetRemote().GetFqdnSource()} }},
 		{inAll, column{title: "PROTO", usual: 6}, func(r flowRow) cell { return cell{text: protocolName(r.flow.GetProtocol())} }},
 		{inFlows | inWide, column{title: "STATE", drop: 2}, flowRow.state},
 		{inWide, column{title: "FAILURE"}, func(r flowRow) cell { return cell{r.flow.GetHealth().GetFailure(), red} }},

@@ -34,6 +34,7 @@ type flowJSON struct {
 	Retransmits *uint64         `json:"retransmits,omitempty"`
 	State       string          `json:"state,omitempty"`
 	healthJSON
+	TLS *tlsJSON `json:"tls,omitempty"`
 }
 
 type translatedJSON struct {
@@ -47,22 +48,31 @@ type addressJSON struct {
 }
 
 type endJSON struct {
-	IP        string            `json:"ip,omitempty"`
-	Port      *uint32           `json:"port,omitempty"`
-	Namespace string            `json:"namespace,omitempty"`
-	Pod       string            `json:"pod,omitempty"`
-	PodUID    string            `json:"pod_uid,omitempty"`
-	Container string            `json:"container,omitempty"`
-	Workload  *workloadJSON     `json:"workload,omitempty"`
-	Node      string            `json:"node,omitempty"`
-	Zone      string            `json:"zone,omitempty"`
-	Labels    map[string]string `json:"labels,omitempty"`
-	Unit      string            `json:"unit,omitempty"`
-	Process   string            `json:"process,omitempty"`
-	PID       uint32            `json:"pid,omitempty"`
-	Class     string            `json:"class,omitempty"`
-	Service   string            `json:"service,omitempty"`
-	FQDN      string            `json:"fqdn,omitempty"`
+	IP         string            `json:"ip,omitempty"`
+	Port       *uint32           `json:"port,omitempty"`
+	Namespace  string            `json:"namespace,omitempty"`
+	Pod        string            `json:"pod,omitempty"`
+	PodUID     string            `json:"pod_uid,omitempty"`
+	Container  string            `json:"container,omitempty"`
+	Workload   *workloadJSON     `json:"workload,omitempty"`
+	Node       string            `json:"node,omitempty"`
+	Zone       string            `json:"zone,omitempty"`
+	Labels     map[string]string `json:"labels,omitempty"`
+	Unit       string            `json:"unit,omitempty"`
+	Process    string            `json:"process,omitempty"`
+	PID        uint32            `json:"pid,omitempty"`
+	Class      string            `json:"class,omitempty"`
+	Service    string            `json:"service,omitempty"`
+	FQDN       string            `json:"fqdn,omitempty"`
+	FQDNSource string            `json:"fqdn_source,omitempty"`
+}
+
+// tlsJSON is what the local end said as it began to speak TLS.
+type tlsJSON struct {
+	ServerName string   `json:"server_name,omitempty"`
+	ALPN       []string `json:"alpn,omitempty"`
+	Version    string   `json:"version,omitempty"`
+	ECH        bool     `json:"ech"`
 }
 
 type workloadJSON struct {
@@ -134,25 +144,29 @@ func newFlowJSON(f *orb8v1.FlowRecord) flowJSON {
 	if n, known := knownRetransmits(f); known {
 		j.Retransmits = &n
 	}
+	if h := f.GetTls(); h != nil {
+		j.TLS = &tlsJSON{h.GetServerName(), h.GetAlpn(), h.GetVersion(), h.GetEch()}
+	}
 	return j
 }
 
 func newEndJSON(e *orb8v1.End, hasPort bool) endJSON {
 	j := endJSON{
-		IP:        e.GetIp(),
-		Namespace: e.GetNamespace(),
-		Pod:       e.GetPod(),
-		PodUID:    e.GetPodUid(),
-		Container: e.GetContainer(),
-		Node:      e.GetNode(),
-		Zone:      e.GetZone(),
-		Labels:    e.GetLabels(),
-		Unit:      e.GetUnit(),
-		Process:   e.GetProcess(),
-		PID:       e.GetPid(),
-		Class:     e.GetClass(),
-		Service:   e.GetService(),
-		FQDN:      e.GetFqdn(),
+		IP:         e.GetIp(),
+		Namespace:  e.GetNamespace(),
+		Pod:        e.GetPod(),
+		PodUID:     e.GetPodUid(),
+		Container:  e.GetContainer(),
+		Node:       e.GetNode(),
+		Zone:       e.GetZone(),
+		Labels:     e.GetLabels(),
+		Unit:       e.GetUnit(),
+		Process:    e.GetProcess(),
+		PID:        e.GetPid(),
+		Class:      e.GetClass(),
+		Service:    e.GetService(),
+		FQDN:       e.GetFqdn(),
+		FQDNSource: e.GetFqdnSource(),
 	}
 	if hasPort {
 		port := e.GetPort()

@@ -66,6 +66,9 @@ func check(f *filter.Filter) error {
 		if len(in.Services)+len(in.From.Services)+len(in.To.Services) > 0 {
 			return errors.New("a packet does not tell which Service was asked for: capture by the Service's address and port")
 		}
+		if len(in.FQDNs)+len(in.From.FQDNs)+len(in.To.FQDNs) > 0 {
+			return errors.New("a packet does not tell by which name its address was found: capture by the address")
+		}
 		for _, l := range []struct {
 			what  string
 			n, of int
