@@ -26,7 +26,7 @@ var (
 func ip(s string) event.IP { return event.IPFrom(netip.MustParseAddr(s)) }
 
 // learn is at seconds after base.
-func learn(t *Table, who Who, addr event.IP, name string, at int64) {
+func (t *Table) learn(who Who, addr event.IP, name string, at int64) {
 	t.Learn(who, Answer{Addr: addr, Name: name, TTL: 60, At: base + at*second})
 }
 
@@ -45,9 +45,9 @@ func (t *Table) only(who Who, addr event.IP) string {
 
 func TestNameOfItsOwnClient(t *testing.T) {
 	n := New(Config{})
-	learn(n, web, s3, "s3.amazonaws.com", 0)
-	learn(n, Who{Netns: 8}, s3, "bucket.s3.amazonaws.com", 0)
-	learn(n, Who{1, 10}, s3, "unit.example", 0)
+	n.learn(web, s3, "s3.amazonaws.com", 0)
+	n.learn(Who{Netns: 8}, s3, "bucket.s3.amazonaws.com", 0)
+	n.learn(Who{1, 10}, s3, "unit.example", 0)
 	for _, c := range []struct {
 		who  Who
 		want string
@@ -73,8 +73,8 @@ func TestNameOfItsOwnClient(t *testing.T) {
 // Two names behind one address, as at every large provider.
 func TestTheLatestAnswerThatHolds(t *testing.T) {
 	n := New(Config{})
-	learn(n, web, s3, "a.example", 0)
-	learn(n, web, s3, "b.example", 100)
+	n.learn(web, s3, "a.example", 0)
+	n.learn(web, s3, "b.example", 100)
 	n.Learn(web, Answer{Addr: s3, Name: "long.example", TTL: 1200, At: base - 50*second})
 	for at, want := range map[int64]string{
 		-60:  "",
@@ -94,7 +94,7 @@ func TestTheLatestAnswerThatHolds(t *testing.T) {
 	if name, ok := n.Only(web, s3); ok {
 		t.Errorf("ambiguous, and said %q", name)
 	}
-	learn(n, web, s3, "a.example", 200)
+	n.learn(web, s3, "a.example", 200)
 	if got := n.called(web, s3, 201); got != "a.example" {
 		t.Errorf("asked again: %q", got)
 	}
@@ -103,7 +103,7 @@ func TestTheLatestAnswerThatHolds(t *testing.T) {
 		t.Errorf("a moment before its answer: %q", got)
 	}
 	// What lapsed in between did not hold then.
-	learn(n, web, s3, "b.example", 3000)
+	n.learn(web, s3, "b.example", 3000)
 	if got := n.called(web, s3, 2999); got != "" {
 		t.Errorf("before it was asked again: %q", got)
 	}
@@ -111,14 +111,14 @@ func TestTheLatestAnswerThatHolds(t *testing.T) {
 
 func TestSweepAndForget(t *testing.T) {
 	n := New(Config{Keep: time.Minute, Floor: time.Minute})
-	learn(n, web, s3, "a.example", 0)
+	n.learn(web, s3, "a.example", 0)
 	n.Learn(web, Answer{Addr: s3, Name: "b.example", TTL: 1 << 31, At: base + second})
-	learn(n, Who{Netns: 8}, s3, "a.example", 50)
+	n.learn(Who{Netns: 8}, s3, "a.example", 50)
 	n.Sweep(base + 62*second)
 	if n.Len() != 1 || n.called(Who{Netns: 8}, s3, 51) != "a.example" || n.texts.index.count != 1 {
 		t.Errorf("%d left, %d texts", n.Len(), n.texts.index.count)
 	}
-	learn(n, web, s3, "a.example", 70)
+	n.learn(web, s3, "a.example", 70)
 	n.Forget(8)
 	if n.Len() != 1 || n.called(Who{Netns: 8}, s3, 71) != "" || n.called(web, s3, 71) != "a.example" {
 		t.Errorf("%d left after a namespace is gone", n.Len())
@@ -127,7 +127,7 @@ func TestSweepAndForget(t *testing.T) {
 	if n.Len() != 0 || n.texts.bytes != 0 || n.index.count != 0 || n.oldest != none || n.newest != none {
 		t.Errorf("not empty: %+v", n)
 	}
-	learn(n, web, s3, "c.example", 80)
+	n.learn(web, s3, "c.example", 80)
 	if len(n.entries) > 3 || n.called(web, s3, 80) != "c.example" {
 		t.Error("room is not used again")
 	}
@@ -136,20 +136,20 @@ func TestSweepAndForget(t *testing.T) {
 func TestBounded(t *testing.T) {
 	n := New(Config{Max: 100, MaxText: 1 << 10})
 	for i := range 1000 {
-		learn(n, web, numbered(i), "a.example", int64(i))
+		n.learn(web, numbered(i), "a.example", int64(i))
 	}
 	if n.Len() != 100 || n.evicted != 900 || n.called(web, numbered(899), 900) != "" || n.called(web, numbered(900), 900) != "a.example" {
 		t.Errorf("%d entries, %d evicted", n.Len(), n.evicted)
 	}
 	for i := range 1000 {
-		learn(n, web, s3, fmt.Sprintf("%d.example", i), int64(1000+i))
+		n.learn(web, s3, fmt.Sprintf("%d.example", i), int64(1000+i))
 	}
 	if got := n.called(web, s3, 2000); n.Len() > 100 || got != "999.example" {
 		t.Errorf("%d entries, %q", n.Len(), got)
 	}
 	long := strings.Repeat("x", 600)
 	for i := range 10 {
-		learn(n, web, numbered(i), long+fmt.Sprint(i), int64(2000+i))
+		n.learn(web, numbered(i), long+fmt.Sprint(i), int64(2000+i))
 	}
 	if n.texts.bytes > 1<<10 || n.Len() != 1 {
 		t.Errorf("%d bytes of names, %d entries", n.texts.bytes, n.Len())
@@ -173,7 +173,7 @@ func FuzzTable(f *testing.F) {
 			case b[0] > 240:
 				n.Forget(who.Netns)
 			default:
-				learn(n, who, addr, "name"+string('a'+rune(b[2]%16)), int64(b[1])*60)
+				n.learn(who, addr, "name"+string('a'+rune(b[2]%16)), int64(b[1])*60)
 				if n.called(who, addr, int64(b[1])*60) == "" {
 					t.Fatal("just learned, and not known")
 				}
