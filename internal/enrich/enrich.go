@@ -68,6 +68,16 @@ type Flows interface {
 	Translate(f *event.Flow, t *event.Translation)
 }
 
+// Names knows what the outside is called. The agent does.
+type Names interface {
+	// Asked is the name by which the local end of a connection asked for an address,
+	// and was answered with it, before the connection began; else, where it has ever
+	// asked for it by one name only, that. "" where there is none.
+	Asked(c *event.Conn, cgroup uint64, began int64) string
+	// Listed is how the agent was told to call an address, or "".
+	Listed(ip event.IP) string
+}
+
 // Config of an enricher. Of what is nil, nothing is known.
 type Config struct {
 	Node string
@@ -87,6 +97,7 @@ type Config struct {
 	Sandboxes    Sandboxes
 	Translations Translations
 	Flows        Flows
+	Names        Names
 	// SocketLB tells whether a Service's address may be replaced by who serves it
 	// before any packet is made; nil is no.
 	SocketLB func() bool
@@ -111,6 +122,7 @@ type Enricher struct {
 	// Pods of this node that the cluster has not told of, by UID, and Services that
 	// it tells no more of.
 	untold, past *identities[string]
+	outsides     *identities[outside]
 	kernel       map[string]*event.Identity
 	// Connections whose owner is not known, and in how many listings it was not.
 	pending    map[event.Conn]uint8
@@ -156,6 +168,7 @@ func (e *Enricher) settle(zone string) {
 	e.fits = newIdentities[fit](e.cfg.Identities)
 	e.untold = newIdentities[string](e.cfg.Identities)
 	e.past = newIdentities[string](e.cfg.Identities)
+	e.outsides = newIdentities[outside](e.cfg.Identities)
 	e.kernel = map[string]*event.Identity{}
 }
 

@@ -15,9 +15,18 @@ type end struct {
 	service *event.Identity
 }
 
-// remote gives the identity of the other side, by who had its address when the
-// connection was first seen.
+// remote gives the identity of the other side.
 func (e *Enricher) remote(f *event.Flow) *event.Identity {
+	id := e.known(f)
+	if id == e.external && e.cfg.Names != nil {
+		return e.outside(f)
+	}
+	return id
+}
+
+// known is who of the cluster or the machine had the other side's address when the
+// connection was first seen.
+func (e *Enricher) known(f *event.Flow) *event.Identity {
 	c := &f.Conn
 	if e.cfg.Cluster == nil {
 		if e.cfg.Own != nil && e.cfg.Own(c.Remote) {
