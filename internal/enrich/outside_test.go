@@ -100,7 +100,11 @@ func TestEndsOfALookup(t *testing.T) {
 	n.cfg.Names = &phonebook{}
 	question := func(netns uint32, local, remote string, role event.Role) *event.Lookup {
 		c := event.Conn{Netns: netns, Ifindex: 2, Protocol: event.UDP, Local: addr(local), Remote: addr(remote), LocalPort: 40000, RemotePort: 53}
-		return &event.Lookup{Conn: c, Role: role, Cgroup: groupA, Asked: at(n.now), Answered: at(n.now) + 5}
+		group := uint64(0)
+		if netns == netnsA {
+			group = groupA
+		}
+		return &event.Lookup{Conn: c, Role: role, Cgroup: group, Asked: at(n.now), Answered: at(n.now) + 5}
 	}
 	for name, c := range map[string]struct {
 		l             *event.Lookup
@@ -119,6 +123,7 @@ func TestEndsOfALookup(t *testing.T) {
 		}
 	}
 	f := n.talk(netnsA, ipA, outsider, 53)
+	n.Identify(f)
 	f.Carried = true
 	if _, ok := n.Asked(&event.Lookup{Conn: f.Conn}); ok {
 		t.Error("what is carried is told")
