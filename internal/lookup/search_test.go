@@ -4,6 +4,7 @@ package lookup
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -15,7 +16,7 @@ var list = []string{"shop.svc.cluster.local", "svc.cluster.local", "cluster.loca
 
 // glibc and Go (ndots:5): A and AAAA of each name, one name after the other.
 func (w *world) tries(name string, domains []string, found string) {
-	for _, d := range append(domains, "") {
+	for _, d := range append(slices.Clone(domains), "") {
 		full := name
 		if d != "" {
 			full += "." + d
