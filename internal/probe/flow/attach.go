@@ -66,12 +66,17 @@ func (t *Tap) syncInside(s *space) error {
 	for _, l := range links {
 		there[l.Attrs().Index] = l
 	}
+	find := func(index int) netlink.Link { return there[index] }
+	for _, l := range links { // before their bridge is tapped
+		t.noteMember(s, l, find)
+	}
 	for _, l := range links {
-		t.consider(s, l, func(index int) netlink.Link { return there[index] }, true)
+		t.consider(s, l, find, true)
 	}
 	t.listen(s, there[loopback]) // when what carries pods' packets is tapped
 	if s.own {
 		t.leaveEnds(there)
+		t.forgetMembers(there)
 	}
 	for index, p := range s.ports {
 		if there[int(index)] == nil {
@@ -95,6 +100,7 @@ func (t *Tap) syncSome(s *space, n *notice) error {
 			}
 			if s.own {
 				t.leaveEnd(index)
+				t.setMember(index, false)
 			}
 		case err != nil:
 			return fmt.Errorf("look at interface %d: %w", index, err)
@@ -138,6 +144,7 @@ func (t *Tap) consider(s *space, l netlink.Link, master func(int) netlink.Link, 
 	if s.own {
 		defer t.considerEnd(l, recheck)
 	}
+	t.noteMember(s, l, master)
 	if reason := t.untapped(l, master); reason != "" {
 		t.leave(s.ports[uint32(l.Attrs().Index)], reason)
 		return
@@ -281,7 +288,7 @@ func (t *Tap) takeLeft(i event.Iface) (old *port) {
 }
 
 func (t *Tap) attachBoth(s *space, p *port, l netlink.Link, again bool) error {
-	prog, err := t.program(s, p.Iface.Index, linkHeader(l.Attrs().EncapType))
+	prog, err := t.program(s, l)
 	if err != nil {
 		return explain(err)
 	}
@@ -328,8 +335,9 @@ func (p *port) before(s *space, l netlink.Link, again bool) (deviceCounters, err
 // program returns the instance for an interface. Only the own namespace
 // forwards: there the packets of others pass through. Nothing passes through
 // loopback.
-func (t *Tap) program(s *space, index, header uint32) (*instance, error) {
-	c := constants{netns: s.Netns, linkHeader: header, forwards: s.own && index != loopback}
+func (t *Tap) program(s *space, l netlink.Link) (*instance, error) {
+	a := l.Attrs()
+	c := constants{netns: s.Netns, linkHeader: linkHeader(a.EncapType), forwards: s.own && a.Index != loopback, bridge: s.own && l.Type() == "bridge"}
 	if p, ok := s.programs[c]; ok {
 		return p, nil
 	}

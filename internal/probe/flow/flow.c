@@ -292,6 +292,7 @@ static __always_inline int go_on(struct __sk_buff *skb, __u32 program)
 	return NEXT;
 }
 
+#include "bridge.h"
 #include "copy.h"
 #include "rare.h"
 
@@ -307,6 +308,8 @@ static __always_inline int observe(struct __sk_buff *skb, const enum direction d
 	__u8 flags;
 	void *table;
 
+	if (dir == EGRESS && between_ports(skb))
+		return NEXT;
 	if (link_header == LINK_UNKNOWN || unlikely(!parse_plain(skb, &key, &plain, dir == EGRESS)))
 		goto rare;
 	if (forwards && !maybe_address(key.local)) {

@@ -31,6 +31,7 @@ type kernelSide struct {
 	slots     *ebpf.Map
 	bits      *ebpf.Map
 	addresses *ebpf.Map
+	bridged   *ebpf.Map
 	rare      *ebpf.Map
 	copies    *ebpf.Map
 	uncopied  *ebpf.Map
@@ -50,6 +51,8 @@ type constants struct {
 	netns, linkHeader uint32
 	// Packets of others pass through the namespace.
 	forwards bool
+	// The interface is a bridge there.
+	bridge bool
 }
 
 // instance is the tap's two programs with one set of constants.
@@ -63,7 +66,7 @@ func (i *instance) Close() error { return errors.Join(i.Ingress.Close(), i.Egres
 func (k *kernelSide) maps() map[string]**ebpf.Map {
 	return map[string]**ebpf.Map{
 		"flow_active": &k.active, "flow_moved": &k.moved, "flow_rest": &k.rest, "flow_rest_lost": &k.lost,
-		"flow_slots": &k.slots, "flow_address_bits": &k.bits, "flow_addresses": &k.addresses, "flow_rare": &k.rare,
+		"flow_slots": &k.slots, "flow_address_bits": &k.bits, "flow_addresses": &k.addresses, "flow_bridged": &k.bridged, "flow_rare": &k.rare,
 		"flow_copies": &k.copies, "flow_copies_lost": &k.uncopied, "flow_copy_room": &k.copyRoom,
 	}
 }
@@ -158,12 +161,9 @@ func (k *kernelSide) listener(netns uint32) (*instance, error) {
 // instance loads the programs with their constants; about a millisecond.
 func (k *kernelSide) instance(c constants) (*instance, error) {
 	spec := k.spec.Copy()
-	forwards := uint32(0)
-	if c.forwards {
-		forwards = 1
-	}
 	for name, value := range map[string]uint32{
-		kernelVarNetns: c.netns, kernelVarLinkHeader: c.linkHeader, kernelVarForwards: forwards, kernelVarOutOfOrderAt: k.outOfOrder,
+		kernelVarNetns: c.netns, kernelVarLinkHeader: c.linkHeader, kernelVarOutOfOrderAt: k.outOfOrder,
+		kernelVarForwards: one(c.forwards), kernelVarBridge: one(c.bridge),
 	} {
 		if err := spec.Variables[name].Set(value); err != nil {
 			return nil, fmt.Errorf("set %s: %w", name, err)
@@ -174,6 +174,14 @@ func (k *kernelSide) instance(c constants) (*instance, error) {
 		return nil, fmt.Errorf("load programs: %w", err)
 	}
 	return i, nil
+}
+
+// one is what C takes for true.
+func one(is bool) uint32 {
+	if is {
+		return 1
+	}
+	return 0
 }
 
 // memory is what the kernel charges for the shared maps, in bytes.

@@ -126,6 +126,7 @@ const (
 	kernelMapFlowActive       = "flow_active"
 	kernelMapFlowAddressBits  = "flow_address_bits"
 	kernelMapFlowAddresses    = "flow_addresses"
+	kernelMapFlowBridged      = "flow_bridged"
 	kernelMapFlowCopies       = "flow_copies"
 	kernelMapFlowCopiesLost   = "flow_copies_lost"
 	kernelMapFlowCopyRoom     = "flow_copy_room"
@@ -143,6 +144,7 @@ const (
 	kernelProgFlowLoopback    = "flow_loopback"
 	kernelProgFlowRareEgress  = "flow_rare_egress"
 	kernelProgFlowRareIngress = "flow_rare_ingress"
+	kernelVarBridge           = "bridge"
 	kernelVarDnsPortsBe       = "dns_ports_be"
 	kernelVarForwards         = "forwards"
 	kernelVarLinkHeader       = "link_header"
@@ -209,6 +211,7 @@ type kernelMapSpecs struct {
 	FlowActive      *ebpf.MapSpec `ebpf:"flow_active"`
 	FlowAddressBits *ebpf.MapSpec `ebpf:"flow_address_bits"`
 	FlowAddresses   *ebpf.MapSpec `ebpf:"flow_addresses"`
+	FlowBridged     *ebpf.MapSpec `ebpf:"flow_bridged"`
 	FlowCopies      *ebpf.MapSpec `ebpf:"flow_copies"`
 	FlowCopiesLost  *ebpf.MapSpec `ebpf:"flow_copies_lost"`
 	FlowCopyRoom    *ebpf.MapSpec `ebpf:"flow_copy_room"`
@@ -224,6 +227,7 @@ type kernelMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type kernelVariableSpecs struct {
+	Bridge       *ebpf.VariableSpec `ebpf:"bridge"`
 	DnsPortsBe   *ebpf.VariableSpec `ebpf:"dns_ports_be"`
 	Forwards     *ebpf.VariableSpec `ebpf:"forwards"`
 	LinkHeader   *ebpf.VariableSpec `ebpf:"link_header"`
@@ -254,6 +258,7 @@ type kernelMaps struct {
 	FlowActive      *ebpf.Map `ebpf:"flow_active"`
 	FlowAddressBits *ebpf.Map `ebpf:"flow_address_bits"`
 	FlowAddresses   *ebpf.Map `ebpf:"flow_addresses"`
+	FlowBridged     *ebpf.Map `ebpf:"flow_bridged"`
 	FlowCopies      *ebpf.Map `ebpf:"flow_copies"`
 	FlowCopiesLost  *ebpf.Map `ebpf:"flow_copies_lost"`
 	FlowCopyRoom    *ebpf.Map `ebpf:"flow_copy_room"`
@@ -270,6 +275,7 @@ func (m *kernelMaps) Close() error {
 		m.FlowActive,
 		m.FlowAddressBits,
 		m.FlowAddresses,
+		m.FlowBridged,
 		m.FlowCopies,
 		m.FlowCopiesLost,
 		m.FlowCopyRoom,
@@ -286,6 +292,7 @@ func (m *kernelMaps) Close() error {
 //
 // It can be passed to loadKernelObjects or ebpf.CollectionSpec.LoadAndAssign.
 type kernelVariables struct {
+	Bridge       *ebpf.Variable `ebpf:"bridge"`
 	DnsPortsBe   *ebpf.Variable `ebpf:"dns_ports_be"`
 	Forwards     *ebpf.Variable `ebpf:"forwards"`
 	LinkHeader   *ebpf.Variable `ebpf:"link_header"`

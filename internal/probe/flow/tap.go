@@ -124,7 +124,9 @@ type Tap struct {
 	opened time.Time
 	// The own ends of veths that lead to other namespaces: what the own one
 	// calls those. Only with FromOutside.
-	ends      map[uint32]int
+	ends map[uint32]int
+	// Of the own namespace: what the kernel's flow_bridged holds.
+	members   map[uint32]bool
 	owner     clsactOwner
 	leftovers *Leftovers
 	refused   atomic.Bool // this kernel has no TCX
@@ -158,15 +160,16 @@ func Open(cfg Config) (*Tap, error) {
 	}
 	cfg.finish()
 	t := &Tap{
-		cfg:    cfg,
-		log:    cfg.Log,
-		keys:   make([]kernelFlowKey, batch),
-		values: make([]kernelFlowValue, batch),
-		spaces: make(map[uint32]*space),
-		folded: restTotals{},
-		ends:   map[uint32]int{},
-		added:  make(chan struct{}, 1),
-		opened: time.Now(),
+		cfg:     cfg,
+		log:     cfg.Log,
+		keys:    make([]kernelFlowKey, batch),
+		values:  make([]kernelFlowValue, batch),
+		spaces:  make(map[uint32]*space),
+		folded:  restTotals{},
+		ends:    map[uint32]int{},
+		members: map[uint32]bool{},
+		added:   make(chan struct{}, 1),
+		opened:  time.Now(),
 	}
 	t.leftovers = FindLeftovers(cfg.StateDir)
 	t.owner.dir = cfg.StateDir
