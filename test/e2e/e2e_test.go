@@ -42,8 +42,10 @@ func TestCluster(t *testing.T) {
 		{"address reused by a pod of another namespace", addressReused},
 		{"packets on demand", packetsOnDemand},
 		{"agent restarted while traffic flows", agentRestarted},
-		{"API server down", apiServerDown},
 		{"node power failure and return", powerFailure},
+		// Last: for up to a minute after the API server is back its controllers and
+		// the kubelets do not ask it, and no pod is started.
+		{"API server down", apiServerDown},
 	} {
 		t.Run(r.name, func(t *testing.T) { r.run(t, newScene(t, c, r.name)) })
 	}

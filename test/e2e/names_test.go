@@ -26,6 +26,8 @@ type names struct {
 	events []record
 	// By address: who had it, oldest first.
 	holders map[string][]*holding
+	// What of it ended by itself: from then on nothing was followed.
+	ended []string
 }
 
 // holding is a pod's time with an address.
@@ -57,8 +59,11 @@ func followNames(t *testing.T, c *cluster) *names {
 		}
 		n.wg.Go(func() {
 			err := read(out)
+			// For judge to say: rows that are chosen alone may end it.
 			if waitErr := cmd.Wait(); ctx.Err() == nil {
-				t.Errorf("%v ended early: %v, %v", cmd.Args, err, waitErr)
+				n.mu.Lock()
+				n.ended = append(n.ended, fmt.Sprintf("%v ended early: %v, %v", cmd.Args, err, waitErr))
+				n.mu.Unlock()
 			}
 		})
 	}
@@ -165,6 +170,9 @@ func (n *names) judge(t *testing.T) {
 	time.Sleep(2 * time.Second)
 	n.stop()
 	n.wg.Wait()
+	for _, what := range n.ended {
+		t.Error(what)
+	}
 	judged, unknown, wrong := 0, 0, 0
 	for i := range n.events {
 		e := &n.events[i]
