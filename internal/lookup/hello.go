@@ -60,7 +60,7 @@ func (t *Tracker) takeHello(p *Packet) {
 	if h == nil {
 		for len(t.hellos.all) >= t.cfg.MaxHellos {
 			h = t.hellos.order.oldest()
-			if !h.over {
+			if h.begun && !h.over {
 				t.counts.HelloEvicted++
 				h.over = true
 			}
@@ -93,8 +93,7 @@ func (t *Tracker) greet(p *Packet, h *hello) {
 	if !h.begun || s.seq != h.next {
 		room := cap(h.buf)+h.waiting()+len(s.data) <= maxHello
 		if _, ok := h.hold(s); !ok || !room {
-			t.counts.HelloIncomplete++
-			h.end()
+			t.miss(h)
 		}
 		return
 	}
@@ -128,8 +127,7 @@ func (t *Tracker) hear(p *Packet, h *hello, s piece) {
 		h.need = need
 	}
 	if h.need > maxHello || s.length > len(s.data) {
-		t.counts.HelloIncomplete++
-		h.end()
+		t.miss(h)
 		return
 	}
 	if h.buf == nil {
@@ -137,13 +135,20 @@ func (t *Tracker) hear(p *Packet, h *hello, s piece) {
 	}
 }
 
+// miss gives up what does not become complete. What never began was hardly one:
+// the tap copies what may be.
+func (t *Tracker) miss(h *hello) {
+	if h.begun && !h.over {
+		t.counts.HelloIncomplete++
+	}
+	h.end()
+}
+
 // end leaves of a hello that it was there.
 func (h *hello) end() { h.over, h.buf, h.held = true, nil, nil }
 
 func (t *Tracker) endHello(h *hello) {
-	if !h.over {
-		t.counts.HelloIncomplete++
-	}
+	t.miss(h)
 	h.place.drop()
 	delete(t.hellos.all, h.conn)
 }

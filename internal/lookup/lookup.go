@@ -50,7 +50,8 @@ type Packet struct {
 type Config struct {
 	// The host's network namespace: clients there are told apart by their cgroup.
 	Host uint32
-	// How long after the last try a question is given up; 0 means 5 s.
+	// How long after the last try a question is given up; 0 means 5.5 s: resolvers
+	// try again after 5 s, and that is the same question.
 	Timeout time.Duration
 	// Questions that wait for their answer; 0 means 32,768.
 	MaxOpen int
@@ -59,7 +60,7 @@ type Config struct {
 	MaxStreams, MaxStreamBytes int
 	// Connections of which the ClientHello is put together, or was; 0 means 1,024.
 	MaxHellos int
-	// Clients whose search lists are followed; 0 means 4,096.
+	// Clients whose search lists are followed; 0 means 1,024.
 	MaxClients int
 
 	// Lookup is told of each look-up that is over.
@@ -114,14 +115,14 @@ func New(cfg Config) *Tracker {
 		{&cfg.MaxStreams, 2048},
 		{&cfg.MaxStreamBytes, 8 << 20},
 		{&cfg.MaxHellos, 1024},
-		{&cfg.MaxClients, 4096},
+		{&cfg.MaxClients, 1024},
 	} {
 		if *d.n <= 0 {
 			*d.n = d.d
 		}
 	}
 	if cfg.Timeout <= 0 {
-		cfg.Timeout = 5 * time.Second
+		cfg.Timeout = 5500 * time.Millisecond
 	}
 	if cfg.Lookup == nil {
 		cfg.Lookup = func(*event.Lookup) {}
