@@ -15,6 +15,8 @@ const (
 
 	// Of a client: names that were not there, search domains.
 	maxMisses, maxDomains = 32, 8
+	// Of a search domain that is recognised by its form.
+	maxLabels = 10
 )
 
 // search follows the search lists of clients. A resolver that is given a name with
@@ -112,7 +114,8 @@ func (c *client) domainOf(tried string, l *event.Lookup) string {
 		c.know(domain)
 		return domain
 	}
-	if l.RCode != rcodeNoError {
+	first := strings.IndexByte(tried, '.')
+	if l.RCode != rcodeNoError || first < 0 || !strings.HasPrefix(l.Name, tried[:first+1]) {
 		return "" // which is tried last is known of the name itself alone
 	}
 	for _, domain := range c.domains {
@@ -122,7 +125,11 @@ func (c *client) domainOf(tried string, l *event.Lookup) string {
 	}
 	// The lists of Kubernetes: NAMESPACE.svc.CLUSTER and svc.CLUSTER. The shortest
 	// first, since the name may have an svc of its own.
-	for dot := strings.LastIndexByte(tried, '.'); dot > 0; dot = strings.LastIndexByte(tried[:dot], '.') {
+	dot := len(tried)
+	for range maxLabels {
+		if dot = strings.LastIndexByte(tried[:dot], '.'); dot < first {
+			break
+		}
 		domain := tried[dot+1:]
 		_, rest, _ := strings.Cut(domain, ".")
 		if (strings.HasPrefix(domain, "svc.") || strings.HasPrefix(rest, "svc.")) && c.another(tried, domain, l.Name) {
