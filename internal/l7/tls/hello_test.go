@@ -45,7 +45,7 @@ func check(t *testing.T, b []byte, want *event.Hello) {
 
 func hellos(t testing.TB) map[string]*tls.Config {
 	return map[string]*tls.Config{
-		"1.3":            {ServerName: "Example.COM", NextProtos: []string{"h2", "http/1.1"}},
+		"1.3":            {ServerName: "Example.COM", NextProtos: []string{"h2", "http/1.1"}, CurvePreferences: []tls.CurveID{tls.X25519}},
 		"1.2":            {ServerName: "example.com", MaxVersion: tls.VersionTLS12},
 		"1.0":            {ServerName: "example.com", MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS10},
 		"without a name": {InsecureSkipVerify: true},
