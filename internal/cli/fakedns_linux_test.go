@@ -168,7 +168,12 @@ func named() *fake {
 	f := healthy()
 	f.flows = nil
 	for i, n := range [][2]string{
-		{"s3.eu-central-1.amazonaws.com", "dns"}, {"storage", "cidr"}, {"kube-system/coredns", "sni"}, {"10.0.0.1", "dns"}, {"apiserver", "dns"}, {hostile, "sni"},
+		{"s3.eu-central-1.amazonaws.com", "dns"},
+		{"storage", "cidr"},
+		{"kube-system/coredns", "sni"},
+		{"10.0.0.1", "dns"},
+		{"apiserver", "dns"},
+		{hostile, "sni"},
 		{"a-very-long-name-of-an-end-that-does-not-end.with-labels.of-sixty.characters-and-more.example.com", "dns"},
 	} {
 		r := &orb8v1.FlowRecord{

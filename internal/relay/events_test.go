@@ -35,7 +35,9 @@ func TestEventsOutliveANode(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		var told []string
-		for m, err := range r.Events(ctx, &pb.EventsRequest{Kinds: []pb.EventKind{pb.EventKind_EVENT_KIND_OPENED}}) {
+		for m, err := range r.Events(ctx, &pb.EventsRequest{
+			Kinds: []pb.EventKind{pb.EventKind_EVENT_KIND_OPENED}, IncludeDns: &pb.DnsFilter{Names: []string{"a"}}, ExcludeDns: &pb.DnsFilter{Names: []string{"b"}},
+		}) {
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -52,7 +54,8 @@ func TestEventsOutliveANode(t *testing.T) {
 		if got := strings.Join(told, ", "); got != "there, event, it ended the stream, there, event" {
 			t.Errorf("told: %s", got)
 		}
-		if len(f.asked) != 4 || f.asked[0].GetSinceNs() != 0 || f.asked[3].GetSinceNs() != 501 || len(f.asked[3].GetKinds()) != 1 {
+		if len(f.asked) != 4 || f.asked[0].GetSinceNs() != 0 || f.asked[3].GetSinceNs() != 501 || len(f.asked[3].GetKinds()) != 1 ||
+			f.asked[3].GetIncludeDns().GetNames()[0] != "a" || f.asked[3].GetExcludeDns().GetNames()[0] != "b" {
 			t.Errorf("asked %v", f.asked)
 		}
 	})

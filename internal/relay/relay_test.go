@@ -288,6 +288,28 @@ func TestDrops(t *testing.T) {
 	}
 }
 
+func TestDns(t *testing.T) {
+	asked := func(pod string, queries uint64, last int64) *pb.DnsResponse {
+		return &pb.DnsResponse{Message: &pb.DnsResponse_Dns{Dns: &pb.DnsRecord{Client: &pb.End{Pod: pod}, Queries: queries, LastNs: last}}}
+	}
+	end := func(start, end int64) *pb.DnsResponse {
+		return &pb.DnsResponse{Message: &pb.DnsResponse_Summary{Summary: &pb.DnsSummary{
+			Matched: 2, Known: 4, StartNs: start, EndNs: end, Nodes: []*pb.NodeState{{Answered: true}}, Losses: []*pb.Loss{{Stage: "a", Count: 2}},
+		}}}
+	}
+	r := relay(map[string]*fake{
+		"n1": {dns: []*pb.DnsResponse{asked("a", 5, 1), asked("b", 2, 1), end(10, 90)}},
+		"n2": {dns: []*pb.DnsResponse{asked("c", 5, 2), asked("d", 2, 0), end(20, 80)}},
+	})
+	all, err := collect(t, r.Dns(t.Context(), &pb.DnsRequest{Limit: 3}))
+	if err != nil || len(all) != 4 || all[0].GetDns().GetClient().GetPod() != "c" || all[1].GetDns().GetClient().GetPod() != "a" || all[2].GetDns().GetClient().GetPod() != "b" {
+		t.Fatal(all, err)
+	}
+	if s := all[3].GetSummary(); s.GetMatched() != 4 || s.GetKnown() != 8 || s.GetStartNs() != 20 || s.GetEndNs() != 80 || len(s.GetNodes()) != 2 || s.GetLosses()[0].GetCount() != 4 {
+		t.Errorf("summary %v", s)
+	}
+}
+
 func TestSockets(t *testing.T) {
 	sockets := func(pod string, findings ...bool) *pb.SocketsResponse {
 		rec := &pb.SocketsRecord{Owner: &pb.End{Namespace: "x", Pod: pod}}
