@@ -37,6 +37,7 @@ type Agent struct {
 	sockets *netstat.Sampler
 	// nil where the kernel does not tell of connects that fail.
 	connects *connects
+	lookups  *lookups
 	// Found at the start.
 	problems []string
 	node     *node
@@ -63,7 +64,7 @@ func Open(cfg Config) (*Agent, error) {
 		cfg.Log.Warn("the budget of memory is less than the kernel's maps take: raise ORB8_MAX_MEMORY, or lower ORB8_TABLE_ENTRIES",
 			"budget", sizeText(cfg.MaxMemory), "maps", sizeText(kernel))
 	}
-	line.connects = a.connects
+	line.connects, line.lookups = a.connects, a.lookups
 	if a.kube != nil {
 		line.inbox = &a.kube.inbox
 	}
@@ -75,6 +76,10 @@ func Open(cfg Config) (*Agent, error) {
 
 // open loads what watches the kernel.
 func (a *Agent) open() (err error) {
+	ports, err := parsePorts(a.cfg.DNSPorts)
+	if err != nil {
+		return err
+	}
 	a.who = openIdentity(&a.cfg)
 	if a.kube, err = openKubernetes(&a.cfg, a.who.groups); err != nil {
 		return err
@@ -84,6 +89,7 @@ func (a *Agent) open() (err error) {
 		Attach:       flow.Attach(a.cfg.Attach),
 		StateDir:     a.cfg.StateDir,
 		Loopback:     a.cfg.Loopback,
+		DNSPorts:     ports,
 		Log:          a.cfg.Log,
 	}
 	if a.cfg.Netns != netnsOwn {
@@ -97,6 +103,12 @@ func (a *Agent) open() (err error) {
 	}
 	if a.tap, err = flow.Open(tap); err != nil {
 		return err
+	}
+	if a.lookups, err = newLookups(&a.cfg, a.tap); err != nil {
+		return err
+	}
+	if a.spaces != nil {
+		a.spaces.lookups = a.lookups
 	}
 	var note string
 	if a.connects, note = openConnects(a.cfg.Log); note != "" {
@@ -136,6 +148,7 @@ func (a *Agent) close() (err error) {
 func (a *Agent) lost() []event.Loss {
 	losses := append(a.kube.losses(), a.sockets.Losses()...)
 	losses = append(losses, a.connects.losses()...)
+	losses = append(losses, a.lookups.losses()...)
 	if a.spaces != nil {
 		losses = append(losses, a.spaces.losses()...)
 	}
@@ -202,6 +215,7 @@ func (a *Agent) run(ctx context.Context, l *listeners) error {
 	g.Go(func() error { return a.tap.Follow(ctx) })
 	g.Go(func() error { return a.who.Run(ctx) })
 	g.Go(func() error { return a.sockets.Run(ctx) })
+	g.Go(func() error { return a.lookups.Run(ctx) })
 	if a.spaces != nil {
 		g.Go(func() error { return a.spaces.Run(ctx) })
 	}

@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -37,6 +39,8 @@ type Config struct {
 	StateDir           string
 	Netns              string
 	Loopback           bool
+	DNSPorts           string
+	CIDRNames          string
 	Cgroup             string
 	// How the API server is reached: auto, in-cluster, off, or a kubeconfig.
 	Kubernetes string
@@ -90,6 +94,8 @@ func (c *Config) settings() []setting {
 		{"attach", "ORB8_ATTACH", "how to attach: auto, tcx, clsact", &c.Attach},
 		{"netns", "ORB8_NETNS", "network namespaces to tap: all of the machine (in Kubernetes: of the node); only the agent's own; or own and ends: pods by the host's ends of their veths, which needs no SYS_ADMIN", &c.Netns},
 		{"loopback", "ORB8_LOOPBACK", "tap loopback, too", &c.Loopback},
+		{"dns-ports", "ORB8_DNS_PORTS", "ports of DNS servers, with commas, at most 8; none for none: what is asked there is read, also on loopback", &c.DNSPorts},
+		{"cidr-names", "ORB8_CIDR_NAMES", "file of names for addresses outside of the cluster, on each line a name and a network: storage 10.20.0.0/16", &c.CIDRNames},
 		{"cgroup", "ORB8_CGROUP", "cgroup (v2) below which it is noted who makes sockets; none for nowhere (default: everywhere)", &c.Cgroup},
 		{"kubernetes", "ORB8_KUBERNETES", "how to reach the API server: auto (in a pod by its service account, else not at all), in-cluster, off, or the path of a kubeconfig", &c.Kubernetes},
 		{"cluster-map", "ORB8_CLUSTER_MAP", "watch the addresses of the whole cluster; without, only this node's pods have names", &c.ClusterMap},
@@ -120,6 +126,7 @@ func Defaults() Config {
 		Attach:             string(flow.AttachAuto),
 		StateDir:           flow.DefaultStateDir,
 		Netns:              netnsAll,
+		DNSPorts:           "53,5353",
 		Kubernetes:         kubernetesAuto,
 		ClusterMap:         true,
 		PodLabels:          podLabels,
@@ -227,6 +234,7 @@ func (c *Config) finish() error {
 		positive("netns", c.Netns == netnsAll || c.Netns == netnsOwn || c.Netns == netnsEnds, "all, own or ends"),
 		positive("max-pod-cache", c.MaxPods > 0 && c.MaxPods <= 1_000_000, "from 1 to 1000000"),
 		positive("kubernetes", c.Kubernetes != "", "auto, in-cluster, off, or the path of a kubeconfig"),
+		positive("dns-ports", valid(parsePorts(c.DNSPorts)), "up to 8 ports from 1 to 65535, with commas, or none"),
 		positive("cgroup", validCgroup(c.Cgroup), "none, or the absolute path of a directory on a cgroup2 file system"),
 	)
 	if err != nil {
@@ -241,6 +249,22 @@ func (c *Config) finish() error {
 		}
 	}
 	return nil
+}
+
+func valid(_ []uint16, err error) bool { return err == nil }
+
+func parsePorts(text string) (ports []uint16, err error) {
+	if text == "none" {
+		return nil, nil
+	}
+	for word := range strings.SplitSeq(text, ",") {
+		port, err := strconv.ParseUint(strings.TrimSpace(word), 10, 16)
+		if err != nil || port == 0 || len(ports) == flow.MaxDNSPorts {
+			return nil, strconv.ErrRange
+		}
+		ports = append(ports, uint16(port))
+	}
+	return ports, nil
 }
 
 // env is the variable of a flag.

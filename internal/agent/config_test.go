@@ -14,7 +14,7 @@ import (
 	"github.com/orb8/orb8/internal/cgroup"
 )
 
-func lookup(env map[string]string) func(string) (string, bool) {
+func variables(env map[string]string) func(string) (string, bool) {
 	return func(name string) (string, bool) {
 		v, ok := env[name]
 		return v, ok
@@ -24,7 +24,7 @@ func lookup(env map[string]string) func(string) (string, bool) {
 func TestSettingsComeFromFlagThenEnvironment(t *testing.T) {
 	cfg := Defaults()
 	fs := pflag.NewFlagSet("", pflag.ContinueOnError)
-	err := cfg.bind(fs, lookup(map[string]string{
+	err := cfg.bind(fs, variables(map[string]string{
 		"ORB8_GRPC_PORT":         "7000",
 		"ORB8_HEALTH_PORT":       "7001",
 		"ORB8_FLOW_TIMEOUT_SECS": "45",
@@ -54,7 +54,7 @@ func TestSettingsComeFromFlagThenEnvironment(t *testing.T) {
 }
 
 func TestDefaultsAreTheOriginals(t *testing.T) {
-	cfg, err := FromEnv(lookup(nil))
+	cfg, err := FromEnv(variables(nil))
 	if err != nil || cfg.finish() != nil {
 		t.Fatal(err)
 	}
@@ -88,7 +88,7 @@ func TestSettingsAreChecked(t *testing.T) {
 		{"ORB8_NETNS", ""}:             "",
 		{"ORB8_NETNS", "some"}:         "--netns (ORB8_NETNS): must be all, own or ends",
 	} {
-		cfg, err := FromEnv(lookup(map[string]string{env[0]: env[1]}))
+		cfg, err := FromEnv(variables(map[string]string{env[0]: env[1]}))
 		if err == nil {
 			err = cfg.finish()
 		}
@@ -121,7 +121,7 @@ func TestCgroupIsOneOfVersion2(t *testing.T) {
 // TestWrongSettingIsUsage: exit code 2, and one line that says what to do.
 func TestWrongSettingIsUsage(t *testing.T) {
 	var out bytes.Buffer
-	env := lookup(map[string]string{"ORB8_CGROUP": "system.slice"})
+	env := variables(map[string]string{"ORB8_CGROUP": "system.slice"})
 	if code := Main(t.Context(), Process{Stdout: &out, Stderr: &out, Getenv: env}); code != 2 {
 		t.Errorf("exit code %d", code)
 	}

@@ -80,7 +80,7 @@ func (i *identity) openSockets(cfg *Config, spaces *namespaces, boxes *sandbox.S
 // enricher says who is who from what there is.
 func (a *Agent) enricher(flows *store.Flows) *enrich.Enricher {
 	i := a.who
-	cfg := enrich.Config{Node: a.cfg.Node, Netns: a.tap.Own(), Own: a.tap.OwnAddress, Flows: flows}
+	cfg := enrich.Config{Node: a.cfg.Node, Netns: a.tap.Own(), Own: a.tap.OwnAddress, Flows: flows, Names: a.lookups}
 	a.kube.join(&cfg)
 	if i.groups != nil { // an interface that holds a nil pointer is not nil
 		cfg.Cgroups = i.groups

@@ -30,6 +30,7 @@ type namespaces struct {
 	tap   *flow.Tap
 	// nil where namespaces are not entered.
 	sockets *netstat.Sampler
+	lookups *lookups
 	notes   []string
 	start   time.Time
 }
@@ -66,6 +67,7 @@ func (n *namespaces) follow(cfg *flow.Config) {
 		if n.sockets != nil {
 			n.sockets.Forget(inode)
 		}
+		n.lookups.forget(inode)
 		n.watcher.Forget(inode)
 	}
 }

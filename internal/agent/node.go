@@ -132,7 +132,7 @@ func (n *node) Status(ctx context.Context) (st observer.Status, err error) {
 	err = n.visit(ctx, true, func() {
 		st.Interfaces = n.audits
 		st.Table = n.flows.Stats()
-		st.Losses = n.losses(st.Interfaces)
+		st.Losses = append(n.losses(st.Interfaces), n.lookups.unread()...)
 		st.HealthMessage = n.problem(st.Interfaces)
 		st.Namespaces = n.tap.Namespaces()
 		st.Notes = n.restraint.notes()

@@ -48,6 +48,8 @@ type pipeline struct {
 	done     chan struct{}
 	// What the kernel threw away; nil where it does not tell.
 	drops *drops
+	// What is asked of the DNS, and the names that come of it.
+	lookups *lookups
 
 	start, last time.Time
 	// Why the last epoch could not be read; nil when it could.
@@ -113,7 +115,7 @@ func (p *pipeline) Run(ctx context.Context) error {
 			}
 			p.learn()
 			p.who.Again(p.flows.Get)
-			if p.idle < maxIdle && p.tap.Quiet() && !p.connects.pending() && !p.drops.pending() {
+			if p.idle < maxIdle && p.tap.Quiet() && !p.connects.pending() && !p.drops.pending() && !p.lookups.pending() {
 				p.idle++
 				p.settle(cpuTime())
 				continue
@@ -149,6 +151,7 @@ func (p *pipeline) epoch(audit bool) {
 	p.event.DeltaStart, p.event.DeltaEnd = start.UnixNano(), p.last.UnixNano()
 	p.connects.take(p.tap.Taps) // what they sent is in this epoch
 	p.drops.take()
+	p.lookups.take(p.who)
 	err := p.tap.Epoch(audit, p.take)
 	p.flows.Release(p.apply)
 	if err == nil {
@@ -164,6 +167,7 @@ func (p *pipeline) epoch(audit bool) {
 	}
 	p.failed = err
 	p.dropped()
+	p.lookedUp()
 	p.feed.Flush()
 	if p.last.Sub(p.expired) >= p.cfg.ExpirationInterval {
 		p.expire()
@@ -193,6 +197,7 @@ func (p *pipeline) audit() {
 // have none left.
 func (p *pipeline) expire() {
 	p.flows.Expire(p.last)
+	p.lookups.expire(p.who, p.last)
 	p.expired = p.last
 	into := p.tap.Folded()
 	err := p.tap.Fold(0, func(i event.Iface) bool { return p.flows.Fold(i, into) })
@@ -220,6 +225,7 @@ func (p *pipeline) apply(d *event.Delta) {
 // announce names the ends of a connection and passes on what happened to it.
 func (p *pipeline) announce(f *event.Flow, happened store.Happened, identify bool) {
 	if identify {
+		p.lookups.meet(f)
 		if p.who.Identify(f); f.Carried {
 			return
 		}

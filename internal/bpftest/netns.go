@@ -38,6 +38,18 @@ func NewNetns(t testing.TB) *Netns {
 	return n
 }
 
+// OpenNetns opens one that is there, by its file.
+func OpenNetns(t testing.TB, path string) *Netns {
+	t.Helper()
+	handle, err := netns.GetFromPath(path)
+	if err != nil {
+		t.Fatalf("open network namespace: %v", err)
+	}
+	n := &Netns{t: t, handle: handle}
+	t.Cleanup(func() { _ = n.handle.Close() })
+	return n
+}
+
 // Do runs fn on a thread that is in the namespace: sockets that fn opens stay
 // in it, goroutines that fn starts are not in it. fn may end the test.
 func (n *Netns) Do(fn func()) {

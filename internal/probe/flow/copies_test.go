@@ -120,11 +120,16 @@ func serve(t *testing.T, ns *bpftest.Netns, network string, at netip.AddrPort) {
 	})
 }
 
+type dialled struct {
+	network string
+	at      netip.AddrPort
+}
+
 // ask says something and waits for its answer.
-func ask(t *testing.T, ns *bpftest.Netns, network string, to netip.AddrPort, what string) {
+func ask(t *testing.T, ns *bpftest.Netns, to dialled, what string) {
 	t.Helper()
 	ns.Do(func() {
-		conn, err := net.DialTimeout(network, to.String(), 10*time.Second)
+		conn, err := net.DialTimeout(to.network, to.at.String(), 10*time.Second)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -154,8 +159,8 @@ func TestCopiesOfTheDNS(t *testing.T) {
 				serve(t, p.B.Netns, network, to)
 				other := netip.AddrPortFrom(p.B.IP(v6), 5354)
 				serve(t, p.B.Netns, network, other)
-				ask(t, p.A.Netns, network, other, "nobody's")
-				ask(t, p.A.Netns, network, to, "question")
+				ask(t, p.A.Netns, dialled{network, other}, "nobody's")
+				ask(t, p.A.Netns, dialled{network, to}, "question")
 
 				q, a := atClient.with(t, 1, "question")[0], atClient.with(t, 1, "QUESTION")[0]
 				if !q.Sent || a.Sent || !q.RemoteDNS || q.LocalDNS || q.Hello || q.Conn != a.Conn ||
@@ -192,7 +197,7 @@ func TestCopiesOnLoopback(t *testing.T) {
 			for _, network := range []string{"udp", "tcp"} {
 				what := "question over " + network
 				serve(t, ns, network, to)
-				ask(t, ns, network, to, what)
+				ask(t, ns, dialled{network, to}, what)
 				q, a := c.with(t, 1, what)[0], c.with(t, 1, strings.ToUpper(what))[0]
 				if !q.Sent || a.Sent || !q.RemoteDNS || q.LocalDNS || !a.RemoteDNS || a.LocalDNS || q.Conn != a.Conn || q.Conn.RemotePort != 53 {
 					t.Errorf("%s: question %+v, answer %+v", network, q, a)
