@@ -194,10 +194,14 @@ func (t *Tracker) message(p *Packet, b []byte) {
 		role = event.RoleClient
 	}
 	switch {
+	case m.Response && m.Opcode == 0 && m.Questions == 0 && m.RCode != 0:
+		t.answer(p, role, t.questions.youngest(p.Conn, m.ID, role))
 	case m.Opcode != 0 || m.Questions != 1 || role == event.RoleServer && !p.Server:
 		t.counts.Other++
 	case m.Response:
-		t.answer(p, role)
+		k := key{p.Conn, m.Name, m.ID, m.Type, role}
+		k.conn.Ifindex = 0
+		t.answer(p, role, t.questions.all[k])
 	default:
 		t.ask(p, role)
 	}

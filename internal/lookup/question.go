@@ -86,12 +86,26 @@ func (t *Tracker) ask(p *Packet, role event.Role) {
 	}
 }
 
-// answer takes in the answer in t.msg.
-func (t *Tracker) answer(p *Packet, role event.Role) {
+// youngest is the last question of a number on a connection that waits: a refusal
+// may not repeat what it refuses. Among so many younger ones it is looked for.
+func (s *questions) youngest(c event.Conn, id uint16, role event.Role) *question {
+	c.Ifindex = 0
+	place := s.open.last
+	for range 64 {
+		if place == nil {
+			break
+		}
+		if k := place.of.key(); k.conn == c && k.id == id && k.role == role {
+			return place.of
+		}
+		place = place.prev
+	}
+	return nil
+}
+
+// answer takes in the answer in t.msg to a question, if there is one.
+func (t *Tracker) answer(p *Packet, role event.Role, q *question) {
 	m := &t.msg
-	k := key{p.Conn, m.Name, m.ID, m.Type, role}
-	k.conn.Ifindex = 0
-	q := t.questions.all[k]
 	switch {
 	case q == nil:
 		t.counts.Unasked++

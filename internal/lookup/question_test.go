@@ -39,6 +39,20 @@ func TestAnswered(t *testing.T) {
 	}
 }
 
+// A server that refuses may send a header and nothing else.
+func TestARefusalWithoutItsQuestion(t *testing.T) {
+	w := newWorld(t, Config{})
+	c, q := conn(40000), query(7, "web.example", typeA)
+	refusal := []byte{0, 7, 0x80, reference.RcodeRefused, 0, 0, 0, 0, 0, 0, 0, 0}
+	w.sends(c, q)
+	w.sends(conn(40001), query(8, "other.example", typeA))
+	w.receives(conn(40001), refusal) // of another's number
+	w.receives(c, refusal)
+	if l := w.one(); l.Conn != c || l.Name != "web.example" || l.RCode != reference.RcodeRefused || w.Open() != 1 || w.counts.Unasked != 1 {
+		t.Errorf("%+v, %d open, %+v", l, w.Open(), w.Counts())
+	}
+}
+
 func TestTheServersSide(t *testing.T) {
 	w := newWorld(t, Config{})
 	c, q := turned(conn(40000)), query(7, "web.example", typeA)
