@@ -93,7 +93,7 @@ func dnsHints(rows []render.DNSRow, ofServers bool) []string {
 				who, n, r.GetLookups(), render.DNSServer(r.GetServer()))
 		}
 	}
-	return append(misses.lines("pods whose search list is in vain"), timeouts.lines("pairs of client and server with timeouts")...)
+	return append(misses.lines(), timeouts.lines()...)
 }
 
 // perClient sums up what a client asked of all its servers. The search domain is
@@ -152,9 +152,9 @@ func (h *hints) add(format string, args ...any) {
 	h.first = append(h.first, fmt.Sprintf(format, args...))
 }
 
-func (h *hints) lines(of string) []string {
+func (h *hints) lines() []string {
 	if h.more > 0 {
-		return append(h.first, fmt.Sprintf("%d more %s: -o json has them", h.more, of))
+		return append(h.first, fmt.Sprintf("%d more like these: see the table", h.more))
 	}
 	return h.first
 }
