@@ -33,6 +33,6 @@ type LookupRow struct {
 // LookupAnswer is the first rows of those that match, the most queries first.
 type LookupAnswer struct {
 	Rows []LookupRow
-	// Rows before the limit, and of all.
+	// Rows before the limit, and of all that have the roles that were asked for.
 	Matched, Known int
 }

@@ -201,13 +201,14 @@ func (r *lookupRow) perSecond(now int64) float64 {
 // Query looks at every row once. Without roles there are rows of both; now is in
 // Unix nanoseconds.
 func (s *Lookups) Query(f *filter.Filter, roles []event.Role, limit int, now int64) LookupAnswer {
-	a := LookupAnswer{Known: len(s.rows)}
+	var a LookupAnswer
 	var found []*lookupRow
 	for _, e := range s.rows {
 		row := e.Value.(*lookupRow)
 		if len(roles) > 0 && !slices.Contains(roles, row.Role) {
 			continue
 		}
+		a.Known++
 		if flow := row.flow(); f.Match(&flow) {
 			found = append(found, row)
 		}

@@ -836,7 +836,7 @@ func (x *Latencies) GetSumUs() uint64 {
 type DnsSummary struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Matched uint64                 `protobuf:"varint,1,opt,name=matched,proto3" json:"matched,omitempty"`
-	// Rows known on the nodes that answered, matching or not.
+	// Rows of these sides known on the nodes that answered, matching or not.
 	Known  uint64       `protobuf:"varint,2,opt,name=known,proto3" json:"known,omitempty"`
 	Nodes  []*NodeState `protobuf:"bytes,3,rep,name=nodes,proto3" json:"nodes,omitempty"`
 	Losses []*Loss      `protobuf:"bytes,4,rep,name=losses,proto3" json:"losses,omitempty"`

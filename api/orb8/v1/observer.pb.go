@@ -340,7 +340,7 @@ type EventsRequest struct {
 	// Empty means all kinds.
 	Kinds []EventKind `protobuf:"varint,3,rep,packed,name=kinds,proto3,enum=orb8.v1.EventKind" json:"kinds,omitempty"`
 	// Unix nanoseconds: recent events from then on come first, as far back as
-	// the agent remembers (not of traffic and drops). 0: live only.
+	// the agent remembers (not of traffic, drops and look-ups). 0: live only.
 	SinceNs int64 `protobuf:"varint,4,opt,name=since_ns,json=sinceNs,proto3" json:"since_ns,omitempty"`
 	// Of look-ups: include and exclude are about their client and server.
 	IncludeDns    *DnsFilter `protobuf:"bytes,5,opt,name=include_dns,json=includeDns,proto3" json:"include_dns,omitempty"`
