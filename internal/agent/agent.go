@@ -159,8 +159,11 @@ func (a *Agent) lost() []event.Loss {
 func (a *Agent) notes() []string {
 	notes := append(slices.Clone(a.problems), a.who.problems()...)
 	notes = append(notes, a.kube.problems()...)
-	if !a.cfg.Loopback {
+	switch {
+	case !a.cfg.Loopback && a.cfg.DNSPorts == "none":
 		notes = append(notes, "loopback is not tapped (ORB8_LOOPBACK)")
+	case !a.cfg.Loopback:
+		notes = append(notes, "loopback is not tapped, only what the DNS is asked there is read (ORB8_LOOPBACK)")
 	}
 	if a.spaces == nil {
 		return append(notes, "other network namespaces are not tapped (ORB8_NETNS)")
