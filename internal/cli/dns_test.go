@@ -57,6 +57,11 @@ func asked(pod string, server *orb8v1.End, queries, misses uint64) render.DNSRow
 	}}
 }
 
+func at(node string, r render.DNSRow) render.DNSRow {
+	r.Node = node
+	return r
+}
+
 // A server is one by its name and address; loopback's is of each node its own.
 func TestByServer(t *testing.T) {
 	pod := &orb8v1.End{Namespace: "kube-system", Pod: "coredns-0", PodUid: "u", Ip: "10.96.0.10", Service: "kube-system/kube-dns"}
@@ -65,12 +70,13 @@ func TestByServer(t *testing.T) {
 	}
 	got := byServer([]render.DNSRow{
 		asked("a", pod, 10, 1), asked("b", pod, 20, 2), asked("c", local("n1"), 15, 0), asked("d", local("n2"), 16, 0), asked("e", &orb8v1.End{Ip: "192.0.2.1"}, 40, 0),
+		at("n1", asked("f", &orb8v1.End{Ip: "127.0.0.11"}, 3, 0)), at("n2", asked("g", &orb8v1.End{Ip: "127.0.0.11"}, 3, 0)), at("n2", asked("h", &orb8v1.End{Ip: "127.0.0.11"}, 1, 0)),
 	})
 	var names []string
 	for _, r := range got {
 		names = append(names, render.DNSServer(r.GetServer()))
 	}
-	if want := []string{"192.0.2.1", "kube-system/kube-dns→coredns-0", "-/systemd-resolve", "-/systemd-resolve"}; !slices.Equal(names, want) {
+	if want := []string{"192.0.2.1", "kube-system/kube-dns→coredns-0", "-/systemd-resolve", "-/systemd-resolve", "127.0.0.11", "127.0.0.11"}; !slices.Equal(names, want) {
 		t.Fatalf("servers %q", names)
 	}
 	r := got[1]

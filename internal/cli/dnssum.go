@@ -5,6 +5,7 @@ package cli
 import (
 	"cmp"
 	"fmt"
+	"net/netip"
 	"slices"
 
 	orb8v1 "github.com/orb8/orb8/api/orb8/v1"
@@ -15,10 +16,14 @@ import (
 // one address or the other, and the same one of loopback is of each node its own.
 type server struct{ name, uid, ip, node string }
 
-func serverOf(e *orb8v1.End) server {
+func serverOf(r *orb8v1.DnsRecord) server {
+	e := r.GetServer()
 	s := server{name: render.DNSServer(e), uid: e.GetPodUid(), node: e.GetNode()}
 	if e.GetPod() == "" {
 		s.ip = e.GetIp()
+	}
+	if a, err := netip.ParseAddr(e.GetIp()); err == nil && a.IsLoopback() && s.node == "" {
+		s.node = r.GetNode()
 	}
 	return s
 }
@@ -28,7 +33,7 @@ func byServer(rows []render.DNSRow) []render.DNSRow {
 	sums := map[server]*render.DNSRow{}
 	var order []*render.DNSRow
 	for _, r := range rows {
-		key := serverOf(r.GetServer())
+		key := serverOf(r.DnsRecord)
 		sum := sums[key]
 		if sum == nil {
 			sum = &render.DNSRow{DnsRecord: &orb8v1.DnsRecord{Side: r.GetSide(), Server: r.GetServer(), Rcodes: map[string]uint64{}}}

@@ -4,6 +4,7 @@ package render
 
 import (
 	"io"
+	"math"
 
 	orb8v1 "github.com/orb8/orb8/api/orb8/v1"
 	"github.com/orb8/orb8/internal/event"
@@ -36,7 +37,7 @@ type dnsJSON struct {
 func DNSJSON(w io.Writer, r DNSRow) error {
 	j := dnsJSON{
 		Node: r.GetNode(), Side: dnsSide(r.GetSide()), Clients: r.Clients, Server: newEndJSON(r.GetServer(), false),
-		Queries: r.GetQueries(), PerSecond: finite(r.GetQueriesPerSecond()), Lookups: r.GetLookups(), Timeouts: r.GetTimeouts(),
+		Queries: r.GetQueries(), PerSecond: rate(r.GetQueriesPerSecond()), Lookups: r.GetLookups(), Timeouts: r.GetTimeouts(),
 		RCodes: r.GetRcodes(), Latency: newLatencyJSON(r.GetLatency()), Upstream: newLatencyJSON(r.GetUpstream()),
 		SearchMisses: r.GetSearchMisses(), SearchDomain: r.GetSearchDomain(), SearchName: r.GetSearchName(),
 		Truncated: r.GetTruncated(), TCPRetries: r.GetTcpRetries(), FirstNS: r.GetFirstNs(), LastNS: r.GetLastNs(),
@@ -127,10 +128,10 @@ func dnsEnds(e *orb8v1.Event) (client, server *orb8v1.End) {
 	return e.GetFlow().GetLocal(), e.GetFlow().GetRemote()
 }
 
-// finite: JSON has no other numbers.
-func finite(f float64) float64 {
-	if f != f || f > 1e18 || f < 0 {
+// rate has three digits after the point: JSON has no numbers that are none.
+func rate(f float64) float64 {
+	if math.IsNaN(f) || f > 1e15 || f < 0 {
 		return 0
 	}
-	return f
+	return math.Round(f*1000) / 1000
 }

@@ -39,7 +39,9 @@ func FuzzFlow(f *testing.F) {
 		}
 		if record.GetRemote() != nil {
 			record.Remote.Service, record.Remote.Pod = name, name
+			record.Remote.Fqdn, record.Remote.FqdnSource = name, name
 		}
+		record.Tls = &orb8v1.Tls{ServerName: name, Alpn: []string{name}, Version: name}
 		record.Node, record.State = name, name
 		var out bytes.Buffer
 		if err := FlowJSON(&out, &record); err != nil {
