@@ -42,6 +42,9 @@ type Account struct {
 	// The interface's own counters, read just before and just after the rest:
 	// the truth at the moment of the reading lies between them.
 	DeviceLow, DeviceHigh Counter
+	// Packets that the interface says it dropped behind the tap, and did not
+	// count: at most so many.
+	Dropped uint64
 }
 
 // Interface is a place where the tap is, or could not be, attached.

@@ -281,9 +281,14 @@ func audits(w io.Writer, s Style, list []*orb8v1.InterfaceStatus) error {
 		{title: "BY"},
 		{title: "DIRECTION"},
 	}
-	for _, name := range []string{"FLOWS", "REMAINDER", "OVERFLOW", "FORWARDED", "CARRIED", "NOT_IP", "MALFORMED", "COUNTED", "SEGMENTATION", "INTERFACE", "UNACCOUNTED"} {
+	both := func(name string) {
 		columns = append(columns, column{title: name, raw: name + "_BYTES", right: true}, column{title: "PKTS", raw: name + "_PACKETS", right: true})
 	}
+	for _, name := range []string{"FLOWS", "REMAINDER", "OVERFLOW", "FORWARDED", "CARRIED", "NOT_IP", "MALFORMED", "COUNTED", "SEGMENTATION", "INTERFACE"} {
+		both(name)
+	}
+	columns = append(columns, column{title: "DROPPED", raw: "DROPPED_PACKETS", right: true})
+	both("UNACCOUNTED")
 	t := newTable(s, append(columns, stateColumn()))
 	for _, i := range list {
 		for _, d := range []struct {
@@ -304,7 +309,7 @@ func audits(w io.Writer, s Style, list []*orb8v1.InterfaceStatus) error {
 			} {
 				row = append(row, s.bytes(c.GetBytes()), s.count(c.GetPackets()))
 			}
-			t.add(append(row, s.unaccounted(a.GetUnaccountedBytes()), s.unaccounted(a.GetUnaccountedPackets()), attachState(i)))
+			t.add(append(row, s.count(a.GetDroppedPackets()), s.unaccounted(a.GetUnaccountedBytes()), s.unaccounted(a.GetUnaccountedPackets()), attachState(i)))
 		}
 	}
 	return t.Flush(w)

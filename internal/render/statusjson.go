@@ -67,6 +67,7 @@ type auditJSON struct {
 	Counted            counterJSON `json:"counted"`
 	Segmentation       counterJSON `json:"segmentation"`
 	Interface          counterJSON `json:"interface"`
+	DroppedPackets     uint64      `json:"dropped_packets"`
 	UnaccountedBytes   int64       `json:"unaccounted_bytes"`
 	UnaccountedPackets int64       `json:"unaccounted_packets"`
 }
@@ -144,6 +145,6 @@ func newAuditJSON(a *orb8v1.Audit) *auditJSON {
 	return &auditJSON{
 		counter(a.GetFlows()), counter(a.GetRemainder()), counter(a.GetOverflow()),
 		counter(a.GetForwarded()), counter(a.GetCarried()), counter(a.GetNotIp()), counter(a.GetMalformed()), counter(a.GetCounted()), counter(a.GetSegmentation()), counter(a.GetInterface()),
-		a.GetUnaccountedBytes(), a.GetUnaccountedPackets(),
+		a.GetDroppedPackets(), a.GetUnaccountedBytes(), a.GetUnaccountedPackets(),
 	}
 }

@@ -15,7 +15,9 @@ type Audit struct {
 	Segmentation event.Counter
 	// The interface's own counters.
 	Device event.Counter
-	// Device minus tap, what readings and offload explain left out.
+	// Packets that it says it dropped behind the tap.
+	Dropped uint64
+	// Device minus tap, what readings, offload and Dropped explain left out.
 	UnaccountedBytes, UnaccountedPackets int64
 }
 
@@ -51,6 +53,7 @@ func (p part) audit() Audit {
 		Malformed:    acc.Malformed,
 		Segmentation: p.segmentation,
 		Device:       acc.DeviceHigh,
+		Dropped:      acc.Dropped,
 	}
 	a.Segmentation.Add(acc.Segmentation)
 	for _, c := range []event.Counter{a.Flows, a.Remainder, a.Overflow, a.Forwarded, a.Carried, a.NotIP, a.Malformed} {
@@ -72,13 +75,20 @@ func (p part) audit() Audit {
 	if p.of.OwnMessages {
 		return a
 	}
-	a.UnaccountedBytes = distance(span{acc.DeviceLow.Bytes, acc.DeviceHigh.Bytes}, span{least.Bytes, most.Bytes})
-	a.UnaccountedPackets = distance(span{acc.DeviceLow.Packets, acc.DeviceHigh.Packets}, span{least.Packets, most.Packets})
+	// What it says it dropped passed the tap; of how many bytes it does not say.
+	high := acc.DeviceHigh
+	high.Add(event.Counter{Bytes: acc.Dropped * longest, Packets: acc.Dropped})
+	a.UnaccountedBytes = distance(span{acc.DeviceLow.Bytes, high.Bytes}, span{least.Bytes, most.Bytes})
+	a.UnaccountedPackets = distance(span{acc.DeviceLow.Packets, high.Packets}, span{least.Packets, most.Packets})
 	return a
 }
 
-// linkHeader is Ethernet's.
-const linkHeader = 14
+const (
+	// linkHeader is Ethernet's.
+	linkHeader = 14
+	// longest is a super-packet's length.
+	longest = 1 << 16
+)
 
 type span struct{ low, high uint64 }
 

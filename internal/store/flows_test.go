@@ -171,4 +171,14 @@ func TestAudit(t *testing.T) {
 	if a = s.Audit(in); a.Egress.UnaccountedBytes != 0 || a.Egress.UnaccountedPackets != 0 {
 		t.Errorf("segments counted by hardware do not add up: %+v", a.Egress)
 	}
+	// Of the seven that it counted whole, it says that it dropped two.
+	in.Egress.DeviceLow, in.Egress.DeviceHigh = event.Counter{Bytes: 600, Packets: 5}, event.Counter{Bytes: 600, Packets: 5}
+	in.Egress.Dropped = 2
+	if a = s.Audit(in); a.Egress.UnaccountedBytes != 0 || a.Egress.UnaccountedPackets != 0 || a.Egress.Device != in.Egress.DeviceHigh {
+		t.Errorf("what it dropped does not add up: %+v", a.Egress)
+	}
+	in.Egress.Dropped = 1
+	if a = s.Audit(in); a.Egress.UnaccountedPackets != -1 {
+		t.Errorf("a packet is missing: %+v", a.Egress)
+	}
 }

@@ -52,6 +52,7 @@ func audit(a *store.Audit) *pb.Audit {
 		Counted:            counter(a.Counted),
 		Segmentation:       counter(a.Segmentation),
 		Interface:          counter(a.Device),
+		DroppedPackets:     a.Dropped,
 		UnaccountedBytes:   a.UnaccountedBytes,
 		UnaccountedPackets: a.UnaccountedPackets,
 	}

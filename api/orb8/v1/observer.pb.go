@@ -1756,16 +1756,20 @@ type Audit struct {
 	Segmentation *Counter `protobuf:"bytes,7,opt,name=segmentation,proto3" json:"segmentation,omitempty"`
 	// The interface's own counters since attaching.
 	Interface *Counter `protobuf:"bytes,8,opt,name=interface,proto3" json:"interface,omitempty"`
-	// Signed: interface minus counted, 0 when within what offload explains.
+	// Signed: interface minus counted, 0 when within what offload and what the
+	// interface dropped explain.
 	UnaccountedBytes   int64 `protobuf:"zigzag64,9,opt,name=unaccounted_bytes,json=unaccountedBytes,proto3" json:"unaccounted_bytes,omitempty"`
 	UnaccountedPackets int64 `protobuf:"zigzag64,10,opt,name=unaccounted_packets,json=unaccountedPackets,proto3" json:"unaccounted_packets,omitempty"`
 	// Of others, passing through: the local address is not of this namespace.
 	Forwarded *Counter `protobuf:"bytes,11,opt,name=forwarded,proto3" json:"forwarded,omitempty"`
 	// For others, or for an interface above this one: behind NAT, inside of a
 	// tunnel, a VLAN, a macvlan. The flow is where the packet begins or ends.
-	Carried       *Counter `protobuf:"bytes,12,opt,name=carried,proto3" json:"carried,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Carried *Counter `protobuf:"bytes,12,opt,name=carried,proto3" json:"carried,omitempty"`
+	// Packets that the interface says it dropped behind the tap: counted, and not
+	// in interface.
+	DroppedPackets uint64 `protobuf:"varint,13,opt,name=dropped_packets,json=droppedPackets,proto3" json:"dropped_packets,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Audit) Reset() {
@@ -1880,6 +1884,13 @@ func (x *Audit) GetCarried() *Counter {
 		return x.Carried
 	}
 	return nil
+}
+
+func (x *Audit) GetDroppedPackets() uint64 {
+	if x != nil {
+		return x.DroppedPackets
+	}
+	return 0
 }
 
 type Cost struct {
@@ -2087,7 +2098,7 @@ const file_orb8_v1_observer_proto_rawDesc = "" +
 	"\aingress\x18\x04 \x01(\v2\x0e.orb8.v1.AuditR\aingress\x12&\n" +
 	"\x06egress\x18\x05 \x01(\v2\x0e.orb8.v1.AuditR\x06egress\x12\x1c\n" +
 	"\tnamespace\x18\x06 \x01(\tR\tnamespace\x12\x12\n" +
-	"\x04note\x18\a \x01(\tR\x04note\"\xb2\x04\n" +
+	"\x04note\x18\a \x01(\tR\x04note\"\xdb\x04\n" +
 	"\x05Audit\x12&\n" +
 	"\x05flows\x18\x01 \x01(\v2\x10.orb8.v1.CounterR\x05flows\x12.\n" +
 	"\tremainder\x18\x02 \x01(\v2\x10.orb8.v1.CounterR\tremainder\x12,\n" +
@@ -2101,7 +2112,8 @@ const file_orb8_v1_observer_proto_rawDesc = "" +
 	"\x13unaccounted_packets\x18\n" +
 	" \x01(\x12R\x12unaccountedPackets\x12.\n" +
 	"\tforwarded\x18\v \x01(\v2\x10.orb8.v1.CounterR\tforwarded\x12*\n" +
-	"\acarried\x18\f \x01(\v2\x10.orb8.v1.CounterR\acarried\"x\n" +
+	"\acarried\x18\f \x01(\v2\x10.orb8.v1.CounterR\acarried\x12'\n" +
+	"\x0fdropped_packets\x18\r \x01(\x04R\x0edroppedPackets\"x\n" +
 	"\x04Cost\x12\x1f\n" +
 	"\vcpu_seconds\x18\x01 \x01(\x01R\n" +
 	"cpuSeconds\x12%\n" +

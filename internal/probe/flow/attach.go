@@ -329,6 +329,8 @@ func (p *port) before(s *space, l netlink.Link, again bool) (deviceCounters, err
 	return p.counted(deviceCounters{
 		rx: event.Counter{Bytes: st.RxBytes, Packets: st.RxPackets},
 		tx: event.Counter{Bytes: st.TxBytes, Packets: st.TxPackets},
+
+		txDropped: st.TxDropped,
 	}), nil
 }
 

@@ -17,10 +17,8 @@ func (b *baseline) start(reading deviceCounters) {
 }
 
 func (b *baseline) read(reading deviceCounters) {
-	b.now.rx = since(reading.rx, b.from.rx)
-	b.now.tx = since(reading.tx, b.from.tx)
-	b.now.rx.Add(b.prior.rx)
-	b.now.tx.Add(b.prior.tx)
+	b.now = since(reading, b.from)
+	b.now.add(b.prior)
 }
 
 // end reads for the last time. A device that is being taken apart may have lost
@@ -36,28 +34,36 @@ func (b *baseline) end(reading deviceCounters) (whole bool) {
 			whole = false
 		}
 	}
+	b.now.rxDropped, b.now.txDropped = max(b.now.rxDropped, before.rxDropped), max(b.now.txDropped, before.txDropped)
 	return whole
 }
 
 // gain adds what is known only now of earlier times.
 func (b *baseline) gain(more deviceCounters) {
-	for _, c := range []*deviceCounters{&b.prior, &b.now} {
-		c.rx.Add(more.rx)
-		c.tx.Add(more.tx)
-	}
+	b.prior.add(more)
+	b.now.add(more)
 }
 
 // add takes over what another interface counted.
-func (b *baseline) add(o deviceCounters) {
-	b.now.rx.Add(o.rx)
-	b.now.tx.Add(o.tx)
-}
+func (b *baseline) add(o deviceCounters) { b.now.add(o) }
 
 // since is what was counted between two readings; a device that was reset
 // starts again at zero.
-func since(now, then event.Counter) event.Counter {
-	if now.Bytes < then.Bytes || now.Packets < then.Packets {
-		return now
+func since(now, then deviceCounters) deviceCounters {
+	count := func(now, then event.Counter) event.Counter {
+		if now.Bytes < then.Bytes || now.Packets < then.Packets {
+			return now
+		}
+		return event.Counter{Bytes: now.Bytes - then.Bytes, Packets: now.Packets - then.Packets}
 	}
-	return event.Counter{Bytes: now.Bytes - then.Bytes, Packets: now.Packets - then.Packets}
+	dropped := func(now, then uint64) uint64 {
+		if now < then {
+			return now
+		}
+		return now - then
+	}
+	return deviceCounters{
+		rx: count(now.rx, then.rx), tx: count(now.tx, then.tx),
+		rxDropped: dropped(now.rxDropped, then.rxDropped), txDropped: dropped(now.txDropped, then.txDropped),
+	}
 }

@@ -71,6 +71,39 @@ func serviceBeside(t *testing.T, how Attach, shared, v6 bool) {
 	}
 }
 
+// What is sent by a bridge that has lost its last port has passed the tap when
+// it is dropped. The bridge does not count it, and says so.
+func TestBridgeWithoutPorts(t *testing.T) {
+	bothWays(t, func(t *testing.T, how Attach) {
+		w := NewWire(t)
+		far, h := w.Host(), w.Host()
+		p := h.BridgePod()
+		far.AskUDP(p.EchoUDP(false).Addr, 1, 100) // the way to it is known
+		bridge := h.Link("cni0").Attrs()
+		l := tapQuiet(t, &End{Netns: h.Netns, Name: "cni0"}, Config{Attach: how})
+		known := &netlink.Neigh{LinkIndex: bridge.Index, IP: p.IP4.AsSlice(), HardwareAddr: p.MAC, State: netlink.NUD_PERMANENT}
+		h.Do(func() {
+			check(t, netlink.NeighSet(known))
+			check(t, netlink.LinkSetNoMaster(byName(p.HostEnd)))
+		})
+		Eventually(t, "the bridge to be without carrier", func() bool {
+			return h.Link("cni0").Attrs().OperState == netlink.OperDown
+		})
+		s, before := far.UDP(false), bridge.Statistics.TxDropped
+		for range 5 {
+			if _, err := s.WriteToUDPAddrPort(make([]byte, 100), netip.AddrPortFrom(p.IP4, 9)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		Eventually(t, "five to be dropped", func() bool { return h.Link("cni0").Attrs().Statistics.TxDropped >= before+5 })
+		l.settle()
+		_, tx := l.accounts("cni0")
+		if got := tx.other.Forwarded; got.Packets != 5 || tx.device.Packets != 0 || tx.other.Dropped != 5 {
+			t.Errorf("sent 5, tapped %+v, the device counted %+v and dropped %d", got, tx.device, tx.other.Dropped)
+		}
+	})
+}
+
 func check(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {

@@ -15,12 +15,24 @@ import (
 )
 
 // deviceCounters are an interface's own.
-type deviceCounters struct{ rx, tx event.Counter }
+type deviceCounters struct {
+	rx, tx event.Counter
+	// Packets that it says it dropped on the way out, and did not count. At the
+	// other end of a veth that is what its namespace did not receive.
+	rxDropped, txDropped uint64
+}
+
+func (c *deviceCounters) add(o deviceCounters) {
+	c.rx.Add(o.rx)
+	c.tx.Add(o.tx)
+	c.rxDropped += o.rxDropped
+	c.txDropped += o.txDropped
+}
 
 const (
 	sizeofIfStats  = 12 // struct if_stats_msg
 	linkStats64    = 1  // IFLA_STATS_LINK_64
-	minLinkStats64 = 32 // the four counters that are read
+	minLinkStats64 = 64 // the counters that are read are of the first eight
 )
 
 // dumpStats asks for the counters of all interfaces of a namespace, and for
@@ -92,6 +104,7 @@ func parseStats64(b []byte) (c deviceCounters) {
 	u := func(i int) uint64 { return binary.NativeEndian.Uint64(b[8*i:]) }
 	c.rx = event.Counter{Packets: u(0), Bytes: u(2)}
 	c.tx = event.Counter{Packets: u(1), Bytes: u(3)}
+	c.txDropped = u(7)
 	return c
 }
 

@@ -64,7 +64,7 @@ func (t *Tap) takeLast() {
 			p.Unread = true
 		}
 		for h := p.heir; h != nil; h = h.heir {
-			h.low.gain(deviceCounters{since(p.low.now.rx, before.rx), since(p.low.now.tx, before.tx)})
+			h.low.gain(since(p.low.now, before))
 		}
 		p.last = nil
 	}

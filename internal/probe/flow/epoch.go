@@ -223,5 +223,6 @@ func (t *Tap) account(i event.Interface, low, high deviceCounters) event.Interfa
 	}
 	i.Ingress.DeviceLow, i.Ingress.DeviceHigh = low.rx, high.rx
 	i.Egress.DeviceLow, i.Egress.DeviceHigh = low.tx, high.tx
+	i.Ingress.Dropped, i.Egress.Dropped = high.rxDropped, high.txDropped
 	return i
 }

@@ -25,18 +25,18 @@ func stats(index uint32, attr, length uint16, counters ...uint64) []byte {
 }
 
 func TestParseStats(t *testing.T) {
-	whole := stats(7, linkStats64, 4+8*4, 1, 2, 300, 400)
-	want := deviceCounters{rx: event.Counter{Packets: 1, Bytes: 300}, tx: event.Counter{Packets: 2, Bytes: 400}}
+	whole := stats(7, linkStats64, 4+8*8, 1, 2, 300, 400, 5, 6, 7, 8)
+	want := deviceCounters{rx: event.Counter{Packets: 1, Bytes: 300}, tx: event.Counter{Packets: 2, Bytes: 400}, txDropped: 8}
 	if index, c, ok := parseStats(whole); index != 7 || c != want || !ok {
 		t.Errorf("%d %+v %v", index, c, ok)
 	}
 	for name, b := range map[string][]byte{
 		"nothing":         nil,
 		"no attribute":    whole[:sizeofIfStats],
-		"another one":     stats(7, 2, 4+8*4, 1, 2, 3, 4),
-		"too few":         stats(7, linkStats64, 4+8*3, 1, 2, 3),
-		"longer than it":  stats(7, linkStats64, 4+8*40, 1, 2, 3, 4),
-		"shorter than it": stats(7, linkStats64, 3, 1, 2, 3, 4),
+		"another one":     stats(7, 2, 4+8*8, 1, 2, 3, 4, 5, 6, 7, 8),
+		"too few":         stats(7, linkStats64, 4+8*7, 1, 2, 3, 4, 5, 6, 7),
+		"longer than it":  stats(7, linkStats64, 4+8*40, 1, 2, 3, 4, 5, 6, 7, 8),
+		"shorter than it": stats(7, linkStats64, 3, 1, 2, 3, 4, 5, 6, 7, 8),
 	} {
 		if _, c, ok := parseStats(b); ok {
 			t.Errorf("%s: %+v", name, c)
@@ -45,11 +45,11 @@ func TestParseStats(t *testing.T) {
 }
 
 func FuzzParseStats(f *testing.F) {
-	f.Add(stats(7, linkStats64, 4+8*4, 1, 2, 3, 4))
-	f.Add(stats(7, linkStats64, 4+8*40, 1, 2, 3, 4))
+	f.Add(stats(7, linkStats64, 4+8*8, 1, 2, 3, 4, 5, 6, 7, 8))
+	f.Add(stats(7, linkStats64, 4+8*40, 1, 2, 3, 4, 5, 6, 7, 8))
 	f.Add(stats(7, 2, 0, 1))
 	f.Add(stats(7, 2, 5, 1)[:sizeofIfStats+5]) // its padding is missing
-	f.Add(append(stats(7, 2, 12, 1), stats(7, linkStats64, 4+8*4, 1, 2, 3, 4)[sizeofIfStats:]...))
+	f.Add(append(stats(7, 2, 12, 1), stats(7, linkStats64, 4+8*8, 1, 2, 3, 4, 5, 6, 7, 8)[sizeofIfStats:]...))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if _, c, ok := parseStats(b); !ok && c != (deviceCounters{}) {
 			t.Errorf("counters of what could not be read: %+v", c)

@@ -154,7 +154,7 @@ func (t *Tap) device(p *port) event.Iface {
 // counted is what a device's counters say of a port.
 func (p *port) counted(c deviceCounters) deviceCounters {
 	if p.outside {
-		return deviceCounters{rx: c.tx, tx: c.rx}
+		return deviceCounters{rx: c.tx, tx: c.rx, rxDropped: c.txDropped, txDropped: c.rxDropped}
 	}
 	return c
 }
