@@ -99,8 +99,11 @@ func (b *bench) loadedAgent(a *agent, l *lab) error {
 	return b.queries("  the same, 100,000 flows at rest, p99", a)
 }
 
+// source sends the next n packets at most, and tells how many it was.
+type source interface{ send(n int) (int, error) }
+
 // paced sends perSecond packets a second in even portions of 10 ms.
-func paced(src *udpSource, perSecond int) func() (int, error) {
+func paced(src source, perSecond int) func() (int, error) {
 	const portion = 10 * time.Millisecond
 	due := time.Now()
 	return func() (int, error) {

@@ -98,6 +98,7 @@ func run(args []string) error {
 		{"update", b.update},
 		{"agent", b.agentRows},
 		{"capture", b.capture},
+		{"dns", b.dnsRows},
 		{"namespaces", b.namespaceRows},
 	} {
 		if b.only != nil && !b.only.MatchString(g.name) {

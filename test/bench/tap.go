@@ -98,6 +98,7 @@ func (t *tap) openOwn(h home) error {
 	t.flow, err = flow.Open(flow.Config{
 		TableEntries: tableEntries,
 		Attach:       flow.AttachTCX,
+		DNSPorts:     []uint16{dnsPort, 5353},
 		Enter:        func(_ uint32, fn func() error) error { return t.pod.do(fn) },
 	})
 	if err != nil {
