@@ -214,6 +214,19 @@ func TestOwnAddressIsTheHost(t *testing.T) {
 	}
 }
 
+// Whoever says something to localhost, it stays with him: the stub resolver of a
+// machine is not outside, nor is that of a container the host's.
+func TestLoopbackIsNotOutside(t *testing.T) {
+	for netns, want := range map[uint32]event.Class{hostNetns: event.ClassHost, otherNetns: event.ClassUnknown} {
+		f := flow(netns, event.UDP, 40000, 53)
+		f.Conn.Remote = event.IPFrom(netip.MustParseAddr("127.0.0.53"))
+		machine(nil).Identify(&f)
+		if f.Remote.Class != want || f.Remote.Node != "n1" {
+			t.Errorf("in %d: %+v", netns, f.Remote)
+		}
+	}
+}
+
 func TestAgain(t *testing.T) {
 	s := &sockets{owners: map[uint64]socket.Owner{}}
 	e := machine(s)

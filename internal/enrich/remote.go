@@ -29,7 +29,10 @@ func (e *Enricher) remote(f *event.Flow) *event.Identity {
 func (e *Enricher) known(f *event.Flow) *event.Identity {
 	c := &f.Conn
 	if e.cfg.Cluster == nil {
-		if e.cfg.Own != nil && e.cfg.Own(c.Remote) {
+		switch {
+		case isLoopback(&c.Remote):
+			return e.itself(f)
+		case e.own(c.Remote):
 			return e.host
 		}
 		return e.external
