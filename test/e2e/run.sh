@@ -55,14 +55,17 @@ one() {
 	test=$!
 	wait "$test" || rc=$?
 	test=
-	if [ $rc = 0 ]; then said "$rows"; else { said "$rows"; agents; } 2>&1 | sed "s/^/$try/"; fi
+	if [ $rc = 0 ]; then said "$rows"; else
+		{ said "$rows"; agents; } 2>&1 | sed "s/^/$try/"
+		cp "dist/e2e-$rows.log" "dist/e2e-$rows-failed-$(date +%H%M%S).log"
+	fi
 	echo "rows were done after $((SECONDS - start)) s"
 	[ "${KEEP_UP:-}" = 1 ] || down
 	echo "== e2e: $rows, $*: $([ $rc = 0 ] && echo passed || echo "${try}FAILED") in $((SECONDS - start)) s"
 	return $rc
 }
-# said: what counts of what the rows said.
-said() { grep -E '^ *--- |^(PASS|FAIL|panic)|_test.go' "dist/e2e-$1.log" || true; }
+# said: what counts of what the rows said, with all lines of each.
+said() { awk '/_test\.go:[0-9]+: / { more = 1; print; next } !/^        / { more = 0 } more || /^ *--- |^(PASS|FAIL|panic)/' "dist/e2e-$1.log"; }
 # agents: the last words of each.
 agents() {
 	local node pod
@@ -77,7 +80,6 @@ agents() {
 twice() {
 	try="first try: "
 	if one "$@"; then return; fi
-	[ ! -e "dist/e2e-$1.log" ] || mv "dist/e2e-$1.log" "dist/e2e-$1-first.log"
 	try=
 	one "$@"
 }
