@@ -41,17 +41,35 @@ func NewGlob(s string) (Glob, error) {
 // String is the pattern as it is asked about.
 func (g Glob) String() string { return g.pattern }
 
-// Match tells whether a name is meant; what has none is not. What a * took is taken back by one until
-// the rest matches: only the last one's, the others have what they need.
+// Match tells whether a name is meant; what has none is not.
 func (g Glob) Match(name string) bool {
-	p, n := 0, 0
+	if name == "" {
+		return false
+	}
+	// What they end with tells most of them apart.
+	pattern := g.pattern
+	for pattern != "" && pattern[len(pattern)-1] != '*' {
+		if name == "" || !alike(pattern[len(pattern)-1], name[len(name)-1]) {
+			return false
+		}
+		pattern, name = pattern[:len(pattern)-1], name[:len(name)-1]
+	}
+	if pattern == "" {
+		return name == ""
+	}
+	// What a * took is given more until the rest fits: only the last one, those
+	// before it have what they need. The pattern ends with one.
 	star, taken := -1, 0
-	for n < len(name) {
+	for p, n := 0, 0; ; {
 		switch {
-		case p < len(g.pattern) && g.pattern[p] == '*':
+		case p == len(pattern)-1:
+			return true
+		case pattern[p] == '*':
 			star, taken = p, n
 			p++
-		case p < len(g.pattern) && (g.pattern[p] == '?' || g.pattern[p] == small(name[n])):
+		case n == len(name):
+			return false
+		case alike(pattern[p], name[n]):
 			p++
 			n++
 		case star >= 0:
@@ -61,11 +79,10 @@ func (g Glob) Match(name string) bool {
 			return false
 		}
 	}
-	for p < len(g.pattern) && g.pattern[p] == '*' {
-		p++
-	}
-	return p == len(g.pattern) && n > 0
 }
+
+// alike tells whether a character of a pattern means one of a name.
+func alike(pattern, name byte) bool { return pattern == '?' || pattern == small(name) }
 
 // small is a letter's small form; of other bytes themselves.
 func small(c byte) byte {
