@@ -30,7 +30,7 @@ func (a *app) traceDNS() *cobra.Command {
 		Long: `trace dns prints a line for each look-up that was answered, or given up (TIMEOUT):
 LATENCY is from the first question to the answer, however often it was asked again.
 ANSWERS are addresses and, of a CNAME, names. With --side server it shows what servers
-on the nodes answered, what they asked others for included (UPSTREAM, with -o wide).
+on the nodes answered; with -o wide also whether they asked others for it (UPSTREAM).
 It goes on until interrupted (Ctrl-C), or for --duration. What was asked before is
 summed up by: orb8 dns`,
 		Example: `  orb8 trace dns -n shop --duration 30s
