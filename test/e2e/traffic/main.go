@@ -10,6 +10,8 @@
 //	traffic send -to 10.0.0.1:7000 -udp -bytes 1000 -back 10 -times 5
 //	traffic shake -to 10.96.0.1:443
 //	traffic resolve -to 10.96.0.10:53 -name kubernetes.default.svc.cluster.local
+//	traffic lookup -name kubernetes.default
+//	traffic tls -to 203.0.113.10:443 -server-name api.example.com -alpn h2,http/1.1
 package main
 
 import (
@@ -19,6 +21,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -34,7 +37,7 @@ func main() {
 
 func run(ctx context.Context, args []string) error {
 	if len(args) == 0 {
-		return errors.New("say what to do: serve, send, shake or resolve")
+		return errors.New("say what to do: serve, send, shake, resolve, lookup or tls")
 	}
 	flags := flag.NewFlagSet(args[0], flag.ContinueOnError)
 	switch args[0] {
@@ -71,6 +74,31 @@ func run(ctx context.Context, args []string) error {
 			return err
 		}
 		return resolve(*to, *name)
+	case "lookup":
+		name := flags.String("name", "kubernetes.default", "name to ask for")
+		if err := flags.Parse(args[1:]); err != nil {
+			return err
+		}
+		return lookup(ctx, *name)
+	case "tls":
+		return runCall(ctx, flags, args[1:])
 	}
-	return fmt.Errorf("%q: allowed are serve, send, shake and resolve", args[0])
+	return fmt.Errorf("%q: allowed are serve, send, shake, resolve, lookup and tls", args[0])
+}
+
+func runCall(ctx context.Context, flags *flag.FlagSet, args []string) error {
+	var c calling
+	flags.StringVar(&c.to, "to", "", "server, HOST:PORT")
+	flags.StringVar(&c.serverName, "server-name", "", "say that this server is meant; empty: do not say it")
+	flags.StringVar(&c.most, "max", "1.3", "offer TLS up to this version: 1.2 or 1.3")
+	flags.IntVar(&c.times, "times", 1, "connections, one after the other in one session")
+	flags.IntVar(&c.parts, "parts", 1, "segments that the ClientHello is sent in")
+	alpn := flags.String("alpn", "", "offer these protocols, separated by commas")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	if *alpn != "" {
+		c.alpn = strings.Split(*alpn, ",")
+	}
+	return call(ctx, c)
 }

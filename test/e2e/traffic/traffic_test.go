@@ -4,8 +4,11 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
+	"io"
 	"net"
+	"net/http/httptest"
 	"testing"
 	"time"
 )
@@ -49,4 +52,41 @@ func freePort(t *testing.T) int {
 	}
 	defer l.Close()
 	return l.Addr().(*net.TCPAddr).Port
+}
+
+// TestCall: over TLS, in as many segments as are asked for, and in one session.
+func TestCall(t *testing.T) {
+	borrowed := httptest.NewTLSServer(nil)
+	ln, err := tls.Listen("tcp4", "127.0.0.1:0", &tls.Config{Certificates: borrowed.TLS.Certificates, NextProtos: []string{"h2"}})
+	borrowed.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	go func() {
+		for {
+			conn, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer conn.Close()
+				_, _ = conn.Write([]byte{1})
+				_, _ = io.Copy(io.Discard, conn)
+			}()
+		}
+	}()
+	for _, c := range []calling{
+		{most: "1.3", times: 1, parts: 1},
+		{most: "1.2", times: 3, parts: 3, serverName: "api.example.com"},
+		{most: "1.3", times: 2, parts: 2, alpn: []string{"h2"}},
+	} {
+		c.to = ln.Addr().String()
+		if err := call(t.Context(), c); err != nil {
+			t.Errorf("%+v: %v", c, err)
+		}
+	}
+	if err := call(t.Context(), calling{most: "1.1"}); err == nil {
+		t.Error("a version that is not offered was")
+	}
 }
