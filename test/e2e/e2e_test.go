@@ -22,6 +22,7 @@ import (
 func TestCluster(t *testing.T) {
 	c := openCluster(t)
 	c.waitForAgents(t)
+	openOutside(t, c)
 	if os.Getenv("ORB8_E2E_ROWS") == "core" {
 		t.Run("rows", func(t *testing.T) { runRows(t, c, true) })
 		return
@@ -43,6 +44,7 @@ func TestCluster(t *testing.T) {
 		{"packets on demand", packetsOnDemand},
 		{"agent restarted while traffic flows", agentRestarted},
 		{"node power failure and return", powerFailure},
+		{"CoreDNS does not answer", silentDNS},
 		// Last: for up to a minute after the API server is back its controllers and
 		// the kubelets do not ask it, and no pod is started.
 		{"API server down", apiServerDown},

@@ -34,6 +34,7 @@ type record struct {
 	Retransmits  uint64
 	State        string
 	Failure      string
+	TLS          *hello
 	// Of an event.
 	TimeNS int64 `json:"time_ns"`
 
@@ -56,7 +57,16 @@ func (a address) String() string {
 type party struct {
 	address
 	who
-	Process string
+	Process    string
+	FQDN       string
+	FQDNSource string `json:"fqdn_source"`
+}
+
+// hello is what a client said as it began to speak TLS.
+type hello struct {
+	ServerName string `json:"server_name"`
+	ALPN       []string
+	Version    string
 }
 
 // who is all of an end's name that the matrix checks.

@@ -28,7 +28,11 @@ func situations() []situation {
 		{name: "the agent to the API server", run: agentToAPIServer, core: true},
 		{name: "kubelet probes", run: kubeletProbes},
 		{name: "ICMP between pods", run: ping, core: true},
-		{name: "DNS to CoreDNS", run: dns, core: true},
+		{name: "DNS to CoreDNS", run: toCoreDNS, core: true},
+		{name: "DNS by three resolvers", run: threeResolvers, core: true},
+		{name: "DNS from upstream and from the cache", run: upstreamAndCache},
+		{name: "names of the outside", run: namesOfTheOutside, core: true},
+		{name: "two names of one address", run: twoNames},
 		{name: "a pod that lives 2 s", run: shortLived},
 		{name: "a pod in CrashLoop", run: crashLoop},
 		{name: "owners to the top", run: owners},
@@ -233,12 +237,10 @@ func ping(t *testing.T, s *scene) {
 	}
 }
 
-func dns(t *testing.T, s *scene) {
+func toCoreDNS(t *testing.T, s *scene) {
 	s.apply(t, s.owned("Deployment", "client", podSpec(place{node: 3}, container("main", "sleep", "1000000"))))
 	client := s.ready(s.ns, "client", workload{"Deployment", "client"})
-	var pods struct{ Items []object }
-	s.get(t, &pods, "-n", "kube-system", "pods", "-l", "k8s-app=kube-dns")
-	server := s.pod(pods.Items[0], workload{"Deployment", "coredns"})
+	server := s.coreDNS()
 	made := s.traffic(client, "main", "resolve", "-to", "10.96.0.10:53", "-name", "kube-dns.kube-system.svc.cluster.local")
 	here, there := s.between(made, client, server, "main")
 	here.remoteAs.Service = "kube-system/kube-dns"

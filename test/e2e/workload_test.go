@@ -158,19 +158,24 @@ type pod struct {
 
 // ready waits for the one pod of an app.
 func (s *scene) ready(ns, app string, owner workload) pod {
+	s.t.Helper()
+	return s.readyBy(ns, "app="+app, owner)
+}
+
+func (s *scene) readyBy(ns, label string, owner workload) pod {
 	t := s.t
 	t.Helper()
 	var found object
 	eventually(t, time.Minute, func() []string {
 		var pods struct{ Items []object }
-		s.get(t, &pods, "-n", ns, "pods", "-l", "app="+app)
+		s.get(t, &pods, "-n", ns, "pods", "-l", label)
 		for _, p := range pods.Items {
 			if p.ready() && p.text("status", "podIP") != "" {
 				found = p
 				return nil
 			}
 		}
-		return []string{fmt.Sprintf("no pod of %s/%s is ready: %v", ns, app, states(pods.Items))}
+		return []string{fmt.Sprintf("no pod of %s with %s is ready: %v", ns, label, states(pods.Items))}
 	})
 	return s.pod(found, owner)
 }
