@@ -23,11 +23,11 @@ var floors = [][]string{
 	{"cmd/orb8", "cmd/orb8-agent", "test/bench", "test/e2e/traffic"},
 	{"internal/agent", "internal/cli"}, // assembly, and the command line
 	{"internal/client"},
-	{"internal/observer", "internal/render", "internal/relay", "internal/kube/reach"},
-	{"internal/wire"},
+	{"internal/observer", "internal/render", "internal/relay", "internal/kube/reach", "internal/export/prom"},
+	{"internal/wire", "internal/export/meter"},
 	{"internal/store"},
 	{"internal/enrich", "internal/kube", "internal/sandbox"},
-	{"internal/cluster", "internal/conntrack", "internal/lookup", "internal/netstat", "internal/probe/capture", "internal/probe/connect", "internal/probe/flow", "internal/probe/drop", "internal/probe/process", "internal/probe/socket"},
+	{"internal/cluster", "internal/conntrack", "internal/lookup", "internal/netstat", "internal/probe/capture", "internal/probe/connect", "internal/probe/flow", "internal/probe/drop", "internal/probe/process", "internal/probe/socket", "internal/probe/stats"},
 	{"internal/filter", "internal/l7/dns", "internal/l7/tls", "internal/netns", "internal/cgroup", "internal/pair", "internal/names"},
 	{"internal/kube/reach/reachtest"},                         // an API server for tests
 	{"internal/event", "internal/pcapng", "internal/version"}, // the words
@@ -56,6 +56,7 @@ var guarded = map[string][]string{
 	"k8s.io/client-go":               {"internal/kube"},
 	"google.golang.org/protobuf":     {"api/", "internal/wire", "internal/observer"},
 	"github.com/spf13/cobra":         {"internal/cli", "internal/agent"},
+	"github.com/prometheus":          {"internal/export/prom"},
 }
 
 type pkg struct {
