@@ -30,6 +30,8 @@ type Health struct {
 	ClosedBy, ResetBy Side
 	// Why a connection was never open.
 	Failure Failure
+	// Of Retransmits, those that the last update told of.
+	Resent uint32
 }
 
 // TCP flags as on the wire.

@@ -67,7 +67,8 @@ func (s *Flows) fail(f *event.Flow, x *event.FailedConnect, tell func(*event.Flo
 		return
 	}
 	f.Last, f.Epoch = max(f.Last, x.Time), s.epoch
-	h.Retransmits = max(h.Retransmits, x.Retransmits)
+	h.Resent = max(h.Retransmits, x.Retransmits) - h.Retransmits
+	h.Retransmits += h.Resent
 	h.Failure = x.Failure
 	if x.Failure == event.FailureGivenUp && noWay(f) {
 		h.Failure = event.FailureUnreachable

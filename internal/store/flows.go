@@ -48,6 +48,7 @@ type Flows struct {
 	shrinking bool
 	retired   uint16 // the last of those that were
 	held      []event.Delta
+	unplaced  event.Traffic
 }
 
 // Sums are the totals of one interface.
@@ -97,7 +98,12 @@ func (s *Flows) Apply(d *event.Delta) (f *event.Flow, happened Happened, identif
 		if f = s.insert(d); f == nil {
 			// Every flow moved in this epoch: there is none to evict.
 			s.evicted++
-			sums.leave(d.Place == event.PlaceCarried).Add(d.Traffic)
+			if d.Place == event.PlaceCarried {
+				sums.Carried.Add(d.Traffic)
+			} else {
+				sums.Remainder.Add(d.Traffic)
+				s.unplaced.Add(d.Traffic)
+			}
 			return nil, 0, false
 		}
 		identify = true
@@ -131,13 +137,9 @@ func (s *Flows) Get(c event.Conn) *event.Flow {
 	return nil
 }
 
-// leave is where the traffic of a connection goes that is not in the table.
-func (s *Sums) leave(carried bool) *event.Traffic {
-	if carried {
-		return &s.Carried
-	}
-	return &s.Remainder
-}
+// Unplaced is the traffic of connections of this place that were never in the
+// table, for want of room. It is part of the remainder.
+func (s *Flows) Unplaced() event.Traffic { return s.unplaced }
 
 // find returns the flow of d's connection, unless the tuple is being used for
 // a new connection: then the old one's traffic joins the remainder. What was

@@ -17,13 +17,17 @@ func mergeHealth(f *event.Flow, d *event.Delta) {
 		h.ICMPErrors += d.Health.ICMPErrors
 		h.ICMPType, h.ICMPCode = d.Health.ICMPType, d.Health.ICMPCode
 	}
+	h.Resent = 0
 	if !d.HasSocket {
 		return
 	}
+	before := h.Retransmits
 	if !f.HasSocket {
 		h.RetransmitsBefore = d.Health.RetransmitsBefore
+		before = max(before, h.RetransmitsBefore)
 	}
 	f.HasSocket = true
+	h.Resent = d.Health.Retransmits - min(before, d.Health.Retransmits)
 	h.RTT, h.MinRTT = d.Health.RTT, d.Health.MinRTT
 	h.Retransmits, h.BytesAcked = d.Health.Retransmits, d.Health.BytesAcked
 	h.OutOfOrder, h.TellsOrder = d.Health.OutOfOrder, d.Health.TellsOrder
