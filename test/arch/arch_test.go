@@ -23,7 +23,7 @@ var floors = [][]string{
 	{"cmd/orb8", "cmd/orb8-agent", "test/bench", "test/e2e/traffic"},
 	{"internal/agent", "internal/cli"}, // assembly, and the command line
 	{"internal/client"},
-	{"internal/observer", "internal/render", "internal/relay", "internal/kube/reach", "internal/export/prom"},
+	{"internal/observer", "internal/render", "internal/relay", "internal/kube/reach", "internal/export/prom", "internal/export/otel"},
 	{"internal/wire", "internal/export/meter"},
 	{"internal/store"},
 	{"internal/enrich", "internal/kube", "internal/sandbox"},
@@ -57,6 +57,7 @@ var guarded = map[string][]string{
 	"google.golang.org/protobuf":     {"api/", "internal/wire", "internal/observer"},
 	"github.com/spf13/cobra":         {"internal/cli", "internal/agent"},
 	"github.com/prometheus":          {"internal/export/prom"},
+	"go.opentelemetry.io":            {"internal/export/otel"},
 }
 
 type pkg struct {

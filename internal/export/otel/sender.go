@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package otel
+
+import (
+	"context"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	sdklog "go.opentelemetry.io/otel/sdk/log"
+)
+
+// keepBatch is how long a batch is tried again before it makes room for younger
+// ones.
+const keepBatch = time.Minute
+
+// sender gathers records and hands them over. Its queue is the only place where
+// records wait: whoever puts one there is never held up. Each record that was put
+// ends as sent or as dropped.
+type sender struct {
+	out      sdklog.Exporter
+	scribe   scribe
+	batching batching
+	timeout  time.Duration
+	state    *state
+
+	queue chan record
+	batch []sdklog.Record
+
+	sent atomic.Uint64
+	// No room in the queue; given up, or refused as a batch; refused by themselves.
+	full, failed, rejected atomic.Uint64
+}
+
+func newSender(out sdklog.Exporter, b batching, timeout time.Duration, st *state) *sender {
+	return &sender{
+		out: out, batching: b, timeout: timeout, state: st,
+		queue: make(chan record, b.queue),
+		batch: make([]sdklog.Record, 0, b.batch),
+	}
+}
+
+// put takes a record, or counts it.
+func (s *sender) put(r *record) {
+	select {
+	case s.queue <- *r:
+	default:
+		s.full.Add(1)
+	}
+}
+
+func (s *sender) dropped() uint64 {
+	return s.full.Load() + s.failed.Load() + s.rejected.Load()
+}
+
+// run sends until the queue is closed and empty. When ctx ends, what is left is
+// tried once more, as long as that lets it.
+func (s *sender) run(ctx context.Context) {
+	for r := range s.queue {
+		s.gather(r)
+		s.hand(ctx)
+	}
+}
+
+// gather fills a batch; a part of one waits no longer than the delay.
+func (s *sender) gather(r record) {
+	s.batch = append(s.batch[:0], s.scribe.write(&r))
+	wait := time.NewTimer(s.batching.delay)
+	defer wait.Stop()
+	for len(s.batch) < s.batching.batch {
+		select {
+		case r, more := <-s.queue:
+			if !more {
+				return
+			}
+			s.batch = append(s.batch, s.scribe.write(&r))
+		case <-wait.C:
+			return
+		}
+	}
+}
+
+// hand gives a batch to the receiver, again and again for a while where nobody
+// takes it.
+func (s *sender) hand(ctx context.Context) {
+	n := uint64(len(s.batch))
+	defer clear(s.batch)
+	ctx, cancel := context.WithTimeout(ctx, keepBatch)
+	defer cancel()
+	for pause := retryFirst; ; pause = min(2*pause, retryMost) {
+		err := s.export(ctx)
+		if err == nil {
+			s.sent.Add(n)
+			s.state.good()
+			return
+		}
+		if less, ok := rejected(err); ok {
+			bad := min(uint64(less), n)
+			s.rejected.Add(bad)
+			s.sent.Add(n - bad)
+			if bad > 0 {
+				s.state.bad(err)
+			} else {
+				s.state.good() // a warning
+			}
+			return
+		}
+		s.state.bad(err)
+		if !passes(err) || !sleep(ctx, pause) {
+			s.failed.Add(n)
+			return
+		}
+	}
+}
+
+func (s *sender) export(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, s.timeout)
+	defer cancel()
+	return s.out.Export(ctx, s.batch)
+}
+
+// sleep tells whether there is time left afterwards.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
+
+// state says once that a receiver takes nothing, and once that it does again.
+type state struct {
+	log  *slog.Logger
+	what string
+	host string
+	// nil while all is well.
+	failing atomic.Pointer[failing]
+	lost    func() uint64
+}
+
+type failing struct {
+	err   error
+	since time.Time
+	lost  uint64
+}
+
+func (s *state) bad(err error) {
+	was := s.failing.Load()
+	now := &failing{err: brief(err), since: time.Now(), lost: s.lost()}
+	if was != nil {
+		now.since, now.lost = was.since, was.lost
+	}
+	s.failing.Store(now)
+	if was == nil {
+		s.log.Warn("OTLP: "+s.what+" not taken, will go on trying", "receiver", s.host, "error", now.err)
+	}
+}
+
+func (s *state) good() {
+	if was := s.failing.Swap(nil); was != nil {
+		s.log.Info("OTLP: "+s.what+" taken again", "receiver", s.host, "after", time.Since(was.since).Round(time.Second).String(), "dropped", s.lost()-was.lost)
+	}
+}
+
+// note is what the status says; "" while all is well.
+func (s *state) note() string {
+	f := s.failing.Load()
+	if f == nil {
+		return ""
+	}
+	return "OTLP: " + s.what + " not taken by " + s.host + " since " + f.since.UTC().Format(time.RFC3339) + ": " + f.err.Error()
+}
