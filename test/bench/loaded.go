@@ -8,7 +8,8 @@ import "fmt"
 type loaded struct {
 	base *baselines
 	tap  *tap
-	// A tap whose own namespace has none of the addresses that are used.
+	// A tap whose own namespace has none of the addresses that are used, and that
+	// copies nothing of the DNS.
 	router *tap
 	// Changed taps that are measured beside the tap.
 	changed []*changed
@@ -18,7 +19,7 @@ func load(dev int, compare []string) (*loaded, error) {
 	l := &loaded{}
 	var err error
 	if l.base, err = newBaselines(); err == nil {
-		l.tap, err = newTap(home{index: dev, addr: nearAddr()})
+		l.tap, err = newTap(home{index: dev, addr: nearAddr(), dnsPorts: []uint16{dnsPort, 5353}})
 	}
 	if err == nil {
 		l.router, err = newTap(home{index: dev})
@@ -74,6 +75,13 @@ func all(l *loaded) []*variant {
 // hosts are those of a namespace that forwards.
 func hosts(l *loaded) []*variant {
 	return []*variant{l.base.empty, &l.tap.host, &l.router.host}
+}
+
+// copying are the tap, and one that only counts.
+func copying(l *loaded) []*variant {
+	counts := l.router.variant
+	counts.name = "counted"
+	return []*variant{l.base.empty, &counts, &l.tap.variant}
 }
 
 // interleave measures each variant in each round, beginning with another one

@@ -44,16 +44,17 @@ func records(question int) []byte {
 	return r
 }
 
-// asker asks a server from many sockets in turn, and reads no answer.
+// asker asks a server from many sockets in turn, and takes what a socket was
+// answered before it asks by it again.
 type asker struct {
-	fds      []int
-	question []byte
-	count    int
+	fds              []int
+	question, answer []byte
+	asked, answered  int
 }
 
 // newAsker makes one in n.
 func newAsker(n namespace, server netip.Addr, sockets int) (*asker, error) {
-	a := &asker{question: question()}
+	a := &asker{question: question(), answer: make([]byte, 512)}
 	err := n.do(func() error {
 		for range sockets {
 			fd, err := askingSocket(server)
@@ -71,18 +72,12 @@ func newAsker(n namespace, server netip.Addr, sockets int) (*asker, error) {
 	return a, nil
 }
 
-// askingSocket drops what it receives, at once and without a word.
 func askingSocket(server netip.Addr) (int, error) {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return -1, err
 	}
-	nothing := []unix.SockFilter{{Code: unix.BPF_RET | unix.BPF_K}}
-	err = unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: 1, Filter: &nothing[0]})
-	if err == nil {
-		err = unix.Connect(fd, &unix.SockaddrInet4{Addr: server.As4(), Port: dnsPort})
-	}
-	if err != nil {
+	if err := unix.Connect(fd, &unix.SockaddrInet4{Addr: server.As4(), Port: dnsPort}); err != nil {
 		return -1, errors.Join(err, unix.Close(fd))
 	}
 	return fd, nil
@@ -91,16 +86,36 @@ func askingSocket(server netip.Addr) (int, error) {
 // send asks n questions.
 func (a *asker) send(n int) (int, error) {
 	for range n {
-		binary.BigEndian.PutUint16(a.question, uint16(a.count))
-		for i, name := 3, a.count%dnsNames; i >= 0; i, name = i-1, name/10 {
+		fd := a.fds[a.asked%len(a.fds)]
+		a.take(fd)
+		binary.BigEndian.PutUint16(a.question, uint16(a.asked))
+		for i, name := 3, a.asked%dnsNames; i >= 0; i, name = i-1, name/10 {
 			a.question[nameAt+i] = byte('0' + name%10)
 		}
-		if _, err := unix.Write(a.fds[a.count%len(a.fds)], a.question); err != nil {
+		if _, err := unix.Write(fd, a.question); err != nil {
 			return 0, fmt.Errorf("ask: %w", err)
 		}
-		a.count++
+		a.asked++
 	}
 	return n, nil
+}
+
+// take takes an answer, if there is one.
+func (a *asker) take(fd int) bool {
+	n, _, errno := unix.Syscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(&a.answer[0])), uintptr(len(a.answer)), unix.MSG_DONTWAIT, 0, 0)
+	if errno != 0 || n == 0 {
+		return false
+	}
+	a.answered++
+	return true
+}
+
+// rest takes all answers that are left.
+func (a *asker) rest() {
+	for _, fd := range a.fds {
+		for a.take(fd) {
+		}
+	}
 }
 
 func (a *asker) close() {
@@ -195,9 +210,9 @@ func (r *responder) close() { _ = unix.Close(r.fd) }
 // resolution is who asks in near and who answers in far, each on a processor of
 // its own.
 type resolution struct {
-	asker            *asker
-	responder        *responder
-	asking, answered *worker
+	asker             *asker
+	responder         *responder
+	asking, answering *worker
 }
 
 // resolve asks so many questions a second.
@@ -210,7 +225,7 @@ func resolve(l *lab, sockets, perSecond int) (r *resolution, err error) {
 		r.responder.close()
 		return nil, err
 	}
-	r.answered = startWorker(1, r.responder.answer)
+	r.answering = startWorker(1, r.responder.answer)
 	r.asking = startWorker(0, paced(r.asker, perSecond))
 	return r, nil
 }
@@ -218,10 +233,11 @@ func resolve(l *lab, sockets, perSecond int) (r *resolution, err error) {
 // end stops when all is answered that can be.
 func (r *resolution) end() error {
 	err := r.asking.end()
-	for last := uint64(0); err == nil && r.answered.count.Load() != last; time.Sleep(200 * time.Millisecond) {
-		last = r.answered.count.Load()
+	for last := -1; err == nil && last != r.asker.answered; time.Sleep(200 * time.Millisecond) {
+		last = r.asker.answered
+		r.asker.rest()
 	}
-	return errors.Join(err, r.answered.end())
+	return errors.Join(err, r.answering.end())
 }
 
 func (r *resolution) close() {

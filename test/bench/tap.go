@@ -39,6 +39,8 @@ type home struct {
 	index int
 	// Its address; the zero value for none.
 	addr netip.Addr
+	// What is said to these ports is copied.
+	dnsPorts []uint16
 }
 
 func newTap(h home) (*tap, error) {
@@ -98,7 +100,7 @@ func (t *tap) openOwn(h home) error {
 	t.flow, err = flow.Open(flow.Config{
 		TableEntries: tableEntries,
 		Attach:       flow.AttachTCX,
-		DNSPorts:     []uint16{dnsPort, 5353},
+		DNSPorts:     h.dnsPorts,
 		Enter:        func(_ uint32, fn func() error) error { return t.pod.do(fn) },
 	})
 	if err != nil {
