@@ -143,3 +143,6 @@ func (e *End) clone() End {
 	}
 	return c
 }
+
+// Unused tells that nothing was counted: nothing is beyond the cap.
+func (p *Pair) Unused() bool { return p.seen == 0 }

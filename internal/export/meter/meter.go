@@ -153,6 +153,7 @@ func (m *Meter) fail(p *Pair, why event.Failure) {
 		p = &m.otherPair
 	}
 	if p == &m.otherPair {
+		p.seen = m.now
 		m.beyond[Failed]++
 	}
 	p.Failed[why]++
