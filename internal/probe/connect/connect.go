@@ -126,6 +126,13 @@ func (p *Probe) Lost() uint64 {
 	return p.lost
 }
 
+// Programs calls yield for each of its kernel programs.
+func (p *Probe) Programs(yield func(name string, p *ebpf.Program)) {
+	for name, prog := range p.coll.Programs {
+		yield(name, prog)
+	}
+}
+
 // KernelMemory is what the kernel charges for the maps, in bytes.
 func (p *Probe) KernelMemory() (sum uint64) {
 	if p.coll == nil {

@@ -187,6 +187,11 @@ func (p *Probe) Lost() (rest event.Counter, unseen uint64) {
 	return rest, unseen
 }
 
+// Programs calls yield for each program that runs by itself.
+func (p *Probe) Programs(yield func(name string, p *ebpf.Program)) {
+	yield("drop_packet", p.programs.Packet)
+}
+
 // KernelMemory is what the kernel charges for the maps, in bytes.
 func (p *Probe) KernelMemory() (sum uint64) {
 	for _, m := range []*ebpf.Map{p.tables[0], p.tables[1], p.maps.Active, p.maps.Name, p.maps.Rest} {

@@ -26,6 +26,9 @@ const (
 	// copyPause is between two looks while there is something: a wake-up for each
 	// packet would cost more than all the rest.
 	copyPause = 5 * time.Millisecond
+	// copyPortion is how many are handed on before idle is called, where more come
+	// meanwhile than that.
+	copyPortion = 4096
 	// copyIdle is how often idle is called while nothing comes.
 	copyIdle = time.Second
 	// copyHead is the size of a record before the payload.
@@ -65,7 +68,7 @@ type Copy struct {
 var errCopy = errors.New("a copied packet that is not one")
 
 // Copies hands on what was copied until ctx ends. idle is called whenever all that
-// is there was handed on, and once a second. For one goroutine, which may be
+// is there was handed on, or thousands of them, and once a second. For one goroutine, which may be
 // another than the one of Epoch.
 func (t *Tap) Copies(ctx context.Context, take func(*Copy), idle func(now int64)) error {
 	reader, err := ringbuf.NewReader(t.kernel.copies)
@@ -75,12 +78,12 @@ func (t *Tap) Copies(ctx context.Context, take func(*Copy), idle func(now int64)
 	defer reader.Close()
 	r := copyReader{ring: reader, take: take}
 	for ctx.Err() == nil {
-		more, err := r.drain()
+		n, err := r.drain()
 		if err != nil {
 			return fmt.Errorf("read copied packets: %w", err)
 		}
 		idle(time.Now().UnixNano())
-		if more {
+		if n > 0 && n < copyPortion {
 			time.Sleep(copyPause)
 		}
 	}
@@ -94,34 +97,35 @@ type copyReader struct {
 	take   func(*Copy)
 }
 
-// drain waits a moment for the first record, and hands on all that are there.
-func (r *copyReader) drain() (any bool, err error) {
+// drain waits a moment for the first record, and hands on all that are there, up to
+// a portion.
+func (r *copyReader) drain() (n int, err error) {
 	clock, err := wallClock()
 	if err != nil {
-		return false, err
+		return 0, err
 	}
 	r.ring.SetDeadline(time.Now().Add(copyIdle))
-	for {
+	for n < copyPortion {
 		err := r.ring.ReadInto(&r.record)
 		if errors.Is(err, os.ErrDeadlineExceeded) {
-			return any, nil
+			return n, nil
 		}
 		if err == nil {
 			err = r.copy.decode(r.record.RawSample)
 		}
 		if err != nil {
-			return any, err
+			return n, err
 		}
-		if !any {
-			any = true
+		if n++; n == 1 {
 			if clock, err = wallClock(); err != nil {
-				return any, err
+				return n, err
 			}
 			r.ring.SetDeadline(time.Unix(1, 0)) // no more waiting
 		}
 		r.copy.Time += clock
 		r.take(&r.copy)
 	}
+	return n, nil
 }
 
 // decode reads a record in place.

@@ -95,8 +95,10 @@ func (t *Tap) Shed(on bool) error {
 
 func (t *Tap) empty(old *ebpf.Map, apply func(*event.Delta)) error {
 	var cursor ebpf.MapBatchCursor
+	t.read = 0
 	for {
 		n, err := old.BatchLookupAndDelete(&cursor, t.keys, t.values, nil)
+		t.read += n
 		for i := range n {
 			t.decode(&t.keys[i], &t.values[i])
 			apply(&t.delta)

@@ -23,6 +23,7 @@ const (
 type kernelSide struct {
 	spec       *ebpf.CollectionSpec // of an instance
 	outOfOrder uint32               // the kernel's out_of_order_at
+	loaded     func(name string, p *ebpf.Program)
 
 	active    *ebpf.Map
 	moved     *ebpf.Map
@@ -87,6 +88,7 @@ func (k *kernelSide) load(cfg *Config) error {
 			return fmt.Errorf("map %s: %w", name, err)
 		}
 	}
+	k.loaded = cfg.Loaded
 	shared := spec.Copy()
 	k.outOfOrder = outOfOrderAt()
 	if err := shared.Variables[kernelVarOutOfOrderAt].Set(k.outOfOrder); err != nil {
@@ -95,14 +97,15 @@ func (k *kernelSide) load(cfg *Config) error {
 	if err := shared.LoadAndAssign(&k.programs, k.options()); err != nil {
 		return fmt.Errorf("load programs: %w", err)
 	}
+	names := [...]string{"flow_rare_ingress", "flow_rare_egress", "flow_copy_ingress", "flow_copy_egress"}
 	for i, p := range []*ebpf.Program{k.programs.RareIngress, k.programs.RareEgress, k.programs.CopyIngress, k.programs.CopyEgress} {
 		if err := k.rare.Put(uint32(i), p); err != nil {
 			return fmt.Errorf("join programs: %w", err)
 		}
+		k.loaded(names[i], p)
+		delete(spec.Programs, names[i])
 	}
-	for _, name := range []string{"flow_rare_ingress", "flow_rare_egress", "flow_copy_ingress", "flow_copy_egress", "flow_clock"} {
-		delete(spec.Programs, name)
-	}
+	delete(spec.Programs, "flow_clock")
 	// Names of types and lines are worth 20 KB of kernel memory an instance.
 	for _, p := range spec.Programs {
 		for i, ins := range p.Instructions {
@@ -155,6 +158,7 @@ func (k *kernelSide) listener(netns uint32) (*instance, error) {
 	if err := spec.LoadAndAssign(&only, k.options()); err != nil {
 		return nil, fmt.Errorf("load programs: %w", err)
 	}
+	k.loaded("flow_loopback", only.Loopback)
 	return &instance{Egress: only.Loopback}, nil
 }
 
@@ -173,6 +177,8 @@ func (k *kernelSide) instance(c constants) (*instance, error) {
 	if err := spec.LoadAndAssign(i, k.options()); err != nil {
 		return nil, fmt.Errorf("load programs: %w", err)
 	}
+	k.loaded("flow_ingress", i.Ingress)
+	k.loaded("flow_egress", i.Egress)
 	return i, nil
 }
 

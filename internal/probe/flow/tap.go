@@ -61,7 +61,9 @@ type Config struct {
 	// Stranger is told that there is a namespace that may not be known. It must
 	// not call the tap.
 	Stranger func()
-	Log      *slog.Logger
+	// Loaded is told of each program, where it is not nil.
+	Loaded func(name string, p *ebpf.Program)
+	Log    *slog.Logger
 }
 
 func (c *Config) finish() {
@@ -80,6 +82,9 @@ func (c *Config) finish() {
 	if c.Stranger == nil {
 		c.Stranger = func() {}
 	}
+	if c.Loaded == nil {
+		c.Loaded = func(string, *ebpf.Program) {}
+	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
@@ -88,8 +93,8 @@ func (c *Config) finish() {
 // batch is how many entries one system call reads and deletes.
 const batch = 4096
 
-// Tap holds the kernel's side of the flow table. Epoch, Audit and Close are for
-// one goroutine, which also asks Interfaces; the rest is for any.
+// Tap holds the kernel's side of the flow table. Epoch, Audit, Table and Close are
+// for one goroutine, which also asks Interfaces; the rest is for any.
 type Tap struct {
 	cfg    Config
 	log    *slog.Logger
@@ -99,6 +104,7 @@ type Tap struct {
 	tables [2]*ebpf.Map
 	active int
 	shed   bool // no table is active
+	read   int  // entries of the last epoch
 	clock  clock
 	keys   []kernelFlowKey
 	values []kernelFlowValue
@@ -281,6 +287,9 @@ func (t *Tap) Taps(netns uint32) bool {
 func (t *Tap) KernelMemory() uint64 {
 	return t.kernel.memory() + memlock(t.tables[0]) + memlock(t.tables[1])
 }
+
+// Table is how many entries the last epoch's table had, and has room for.
+func (t *Tap) Table() (entries, room int) { return t.read, t.cfg.TableEntries }
 
 // Close detaches everything and frees the maps. It is idempotent.
 func (t *Tap) Close() error {

@@ -286,6 +286,13 @@ func (p *Probe) dispatch(sample []byte) {
 	}
 }
 
+// Programs calls yield for each of its kernel programs.
+func (p *Probe) Programs(yield func(name string, p *ebpf.Program)) {
+	for name, prog := range p.programs {
+		yield(name, prog)
+	}
+}
+
 // Close detaches and frees. It ends Run, and is idempotent.
 func (p *Probe) Close() error {
 	p.mu.Lock()

@@ -91,7 +91,11 @@ func BenchmarkNote(b *testing.B) {
 		}
 		_ = unix.Close(fd)
 	}
-	s, err := p.programs[len(p.programs)-1].Stats()
+	prog := p.programs[kernelProgSocketCreated]
+	if prog == nil {
+		prog = p.programs[kernelProgSocketCreatedPlain]
+	}
+	s, err := prog.Stats()
 	if err != nil || s.RunCount == 0 {
 		b.Fatal(s, err)
 	}

@@ -57,7 +57,7 @@ type Probe struct {
 	netns uint32 // the agent's own
 
 	held, tcp, udp *link.Iter
-	programs       []*ebpf.Program
+	programs       map[string]*ebpf.Program
 	created        link.Link
 	notes          *ebpf.Map
 	// Of Owner, so that it allocates nothing.
@@ -88,7 +88,7 @@ func Open(cfg Config) (*Probe, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	p := &Probe{cfg: cfg, log: cfg.Log, wanted: make(chan struct{}, 1), asked: map[uint32]bool{}}
+	p := &Probe{cfg: cfg, log: cfg.Log, wanted: make(chan struct{}, 1), asked: map[uint32]bool{}, programs: map[string]*ebpf.Program{}}
 	p.now.Store(&directory{})
 	var st unix.Stat_t
 	if err := unix.Stat("/proc/thread-self/ns/net", &st); err != nil {
@@ -185,7 +185,7 @@ func (p *Probe) load(spec *ebpf.CollectionSpec, name string) (*ebpf.Program, err
 	}
 	prog := c.DetachProgram(name)
 	c.Close()
-	p.programs = append(p.programs, prog)
+	p.programs[name] = prog
 	return prog, nil
 }
 
@@ -248,6 +248,13 @@ func (p *Probe) Cost() time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.cost
+}
+
+// Programs calls yield for each of its kernel programs.
+func (p *Probe) Programs(yield func(name string, p *ebpf.Program)) {
+	for name, prog := range p.programs {
+		yield(name, prog)
+	}
 }
 
 // Close detaches everything and frees it; what was listed still answers. It is
