@@ -22,6 +22,7 @@ import (
 	"github.com/orb8/orb8/internal/netstat"
 	"github.com/orb8/orb8/internal/observer"
 	"github.com/orb8/orb8/internal/probe/flow"
+	"github.com/orb8/orb8/internal/probe/stats"
 	"github.com/orb8/orb8/internal/store"
 )
 
@@ -38,6 +39,7 @@ type Agent struct {
 	// nil where the kernel does not tell of connects that fail.
 	connects *connects
 	lookups  *lookups
+	programs *stats.Stats
 	// Found at the start.
 	problems []string
 	node     *node
@@ -66,10 +68,11 @@ func Open(cfg Config) (*Agent, error) {
 	}
 	line.connects, line.lookups = a.connects, a.lookups
 	if a.kube != nil {
-		line.inbox = &a.kube.inbox
+		line.inbox, line.cluster = &a.kube.inbox, a.kube.names
 	}
 	a.node = &node{pipeline: line, instance: rand.Uint64(), kube: a.kube, sockets: a.sockets, notes: a.notes, lost: a.lost}
 	a.node.captures.enter = a.enterer()
+	a.node.metrics.programs = a.programs
 	a.serve()
 	return a, nil
 }
@@ -101,6 +104,9 @@ func (a *Agent) open() (err error) {
 			tap.FromOutside = a.spaces.watcher.Open
 		}
 	}
+	if a.openStats(); a.programs != nil {
+		tap.Loaded = a.programs.Add
+	}
 	if a.tap, err = flow.Open(tap); err != nil {
 		return err
 	}
@@ -126,6 +132,7 @@ func (a *Agent) open() (err error) {
 		a.spaces.open(a.tap, a.who.groups)
 	}
 	a.drops = a.openDrops()
+	a.watchPrograms()
 	return nil
 }
 
@@ -136,7 +143,7 @@ func (a *Agent) close() (err error) {
 	if a.who != nil {
 		err = errors.Join(err, a.who.Close())
 	}
-	err = errors.Join(err, a.kube.Close(), a.connects.Close(), a.drops.Close())
+	err = errors.Join(err, a.kube.Close(), a.connects.Close(), a.drops.Close(), a.programs.Close())
 	if a.tap != nil {
 		if e := a.tap.Close(); e != nil {
 			err = errors.Join(err, fmt.Errorf("detach: %w", e))
@@ -219,6 +226,7 @@ func (a *Agent) run(ctx context.Context, l *listeners) error {
 	g.Go(func() error { return a.who.Run(ctx) })
 	g.Go(func() error { return a.sockets.Run(ctx) })
 	g.Go(func() error { return a.lookups.Run(ctx) })
+	g.Go(func() error { return a.programs.Run(ctx) })
 	if a.spaces != nil {
 		g.Go(func() error { return a.spaces.Run(ctx) })
 	}

@@ -51,7 +51,7 @@ func TestAnswers(t *testing.T) {
 	}
 	checkServices(t, a)
 	// HTTP listens inside the namespace.
-	for path, want := range map[string]string{"healthz": "200", "readyz": "200", "metrics": "404", "": "404"} {
+	for path, want := range map[string]string{"healthz": "200", "readyz": "200", "metrics": "200", "": "404"} {
 		var got string
 		p.A.Do(func() { got = get("127.0.0.1:9091", path) })
 		if got != want {

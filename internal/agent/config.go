@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
 
+	"github.com/orb8/orb8/internal/export/meter"
 	"github.com/orb8/orb8/internal/probe/flow"
 )
 
@@ -53,6 +54,13 @@ type Config struct {
 	// Cores, and bytes; 0 for no limit.
 	MaxCPU    float64
 	MaxMemory uint64
+	// How much the labels of metrics tell, how many series each has at the most, and
+	// how long those of a pod that is gone stay.
+	MetricsLevel     string
+	MetricsMaxSeries int
+	MetricsGrace     time.Duration
+	// Have the kernel count what its programs cost.
+	BPFStats bool
 }
 
 // Which network namespaces are tapped.
@@ -81,7 +89,7 @@ func (c *Config) settings() []setting {
 		{"node", "ORB8_NODE_NAME", "name of this node in answers (default: the host's name)", &c.Node},
 		{"listen", "ORB8_LISTEN", "address that gRPC listens on; beyond loopback, anyone who reaches it can read", &c.Listen},
 		{"grpc-port", "ORB8_GRPC_PORT", "port of gRPC; 0 for none", &c.GRPCPort},
-		{"health-port", "ORB8_HEALTH_PORT", "port of /healthz and /readyz, on all addresses; 0 for none", &c.HealthPort},
+		{"health-port", "ORB8_HEALTH_PORT", "port of /healthz, /readyz and /metrics, on all addresses; 0 for none", &c.HealthPort},
 		{"socket", "ORB8_SOCKET", "unix socket of gRPC; empty for none", &c.Socket},
 		{"max-flows", "ORB8_MAX_FLOWS", "connections remembered", &c.MaxFlows},
 		{"flow-timeout", "ORB8_FLOW_TIMEOUT_SECS", "forget a connection that moved nothing for so long", &c.FlowTimeout},
@@ -104,6 +112,10 @@ func (c *Config) settings() []setting {
 		{"allow-capture", "ORB8_ALLOW_CAPTURE", "answer orb8 capture with packets, on the unix socket and on loopback only", &c.AllowCapture},
 		{"max-cpu", "ORB8_MAX_CPU", "cores that the agent may use before it sheds detail: 0.5, 50% or 500m; 0 for no limit", &c.MaxCPU},
 		{"max-memory", "ORB8_MAX_MEMORY", "memory, with the kernel's maps, before the agent forgets connections early: 256MiB; 0 for no limit", &c.MaxMemory},
+		{"metrics-level", "ORB8_METRICS_LEVEL", "how much the labels of metrics tell: node, namespace, workload, pod, peer", &c.MetricsLevel},
+		{"metrics-max-series", "ORB8_METRICS_MAX_SERIES", "series that one metric has at the most; what is beyond is counted together", &c.MetricsMaxSeries},
+		{"metrics-grace", "ORB8_METRICS_GRACE", "how long metrics of a pod that is gone stay: several times what lies between two scrapes", &c.MetricsGrace},
+		{"bpf-stats", "ORB8_BPF_STATS", "have the kernel count the time of its programs for /metrics; slows every program on the machine by some ten ns", &c.BPFStats},
 		{"state-dir", "ORB8_STATE_DIR", "where attachments that outlive a killed agent are noted", &c.StateDir},
 	}
 }
@@ -137,6 +149,10 @@ func Defaults() Config {
 		// Memory is bounded by MaxFlows and TableEntries, which say how much is
 		// wanted; a number beside them would only contradict them.
 		MaxMemory: 0,
+
+		MetricsLevel:     meter.Workload.String(),
+		MetricsMaxSeries: 5000,
+		MetricsGrace:     5 * time.Minute,
 	}
 }
 
@@ -235,6 +251,9 @@ func (c *Config) finish() error {
 		positive("max-pod-cache", c.MaxPods > 0 && c.MaxPods <= 1_000_000, "from 1 to 1000000"),
 		positive("kubernetes", c.Kubernetes != "", "auto, in-cluster, off, or the path of a kubeconfig"),
 		positive("dns-ports", valid(parsePorts(c.DNSPorts)), "up to 8 ports from 1 to 65535, with commas, or none"),
+		positive("metrics-level", validLevel(c.MetricsLevel), "node, namespace, workload, pod or peer"),
+		positive("metrics-max-series", c.MetricsMaxSeries >= 100 && c.MetricsMaxSeries <= 1_000_000, "from 100 to 1000000"),
+		positive("metrics-grace", c.MetricsGrace >= time.Second, "1s or more"),
 		positive("cgroup", validCgroup(c.Cgroup), "none, or the absolute path of a directory on a cgroup2 file system"),
 	)
 	if err != nil {
@@ -249,6 +268,11 @@ func (c *Config) finish() error {
 		}
 	}
 	return nil
+}
+
+func validLevel(text string) bool {
+	_, ok := meter.ParseLevel(text)
+	return ok
 }
 
 func valid(_ []uint16, err error) bool { return err == nil }

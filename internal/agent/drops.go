@@ -100,7 +100,9 @@ func (p *pipeline) dropped() {
 func (p *pipeline) drop(d *event.Drop) {
 	const happened = store.Happened(1 << event.KindDrop)
 	f := p.who.Dropped(d)
-	p.drops.table.Add(p.who.Met(&f), d)
+	at := p.who.Met(&f)
+	p.drops.table.Add(at, d)
+	p.meter.Drop(at, d)
 	if p.feed.Wanted(happened) {
 		kept := *d
 		p.feed.Publish(happened, &event.Event{Flow: f, Drop: &kept})

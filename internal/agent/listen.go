@@ -162,7 +162,8 @@ func removeDeadSocket(path string) error {
 	return os.Remove(path)
 }
 
-// serveHTTP answers health questions, and nothing else.
+// serveHTTP answers health questions and gives metrics, to anybody, and nothing
+// else.
 func (a *Agent) serveHTTP(ctx context.Context, lis net.Listener) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
@@ -173,6 +174,7 @@ func (a *Agent) serveHTTP(ctx context.Context, lis net.Listener) error {
 		}
 		fmt.Fprintln(w, "ok")
 	})
+	mux.Handle("GET /metrics", a.metricsHandler(ctx))
 	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, WriteTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10}
 	stopped := make(chan error, 1)
 	go func() {

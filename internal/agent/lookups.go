@@ -24,15 +24,21 @@ import (
 	"github.com/orb8/orb8/internal/store"
 )
 
-// maxHeard bounds the look-ups, addresses and hellos, each, that wait for the
-// pipeline: those of some seconds of 20,000 questions.
-const maxHeard = 100_000
+// maxHeard bounds the look-ups and hellos, each, that wait for the pipeline: those
+// of some seconds of 20,000 questions; maxAnswered the addresses that were answered,
+// of which many a name has several.
+const (
+	maxHeard    = 100_000
+	maxAnswered = 3 * maxHeard
+)
 
 // heard is what was understood of copied packets.
 type heard struct {
 	lookups []*event.Lookup
 	answers []answered
 	hellos  []hello
+	// What found no room.
+	spilled uint64
 }
 
 // answered is an address that a client was answered.
@@ -59,7 +65,7 @@ type lookups struct {
 	filling heard
 
 	mu sync.Mutex
-	// Not taken yet; what found no room in it; as of the last packet.
+	// Not taken yet; what found no room in it, ever; as of the last packet.
 	waiting heard
 	spilled uint64
 	counts  lookup.Counts
@@ -133,9 +139,11 @@ func (l *lookups) who(netns uint32, cgroup uint64) names.Who {
 func (l *lookups) answered(one *event.Lookup, m *dns.Message) {
 	who := l.who(one.Conn.Netns, one.Cgroup)
 	m.Resolved(func(addr netip.Addr, ttl uint32) {
-		if len(l.filling.answers) < maxHeard {
-			l.filling.answers = append(l.filling.answers, answered{who, names.Answer{Addr: event.IPFrom(addr), Name: one.Name, TTL: ttl, At: one.Answered}})
+		if len(l.filling.answers) == maxAnswered {
+			l.filling.spilled++
+			return
 		}
+		l.filling.answers = append(l.filling.answers, answered{who, names.Answer{Addr: event.IPFrom(addr), Name: one.Name, TTL: ttl, At: one.Answered}})
 	})
 }
 
@@ -145,9 +153,10 @@ func (l *lookups) hand() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.counts = l.tracker.Counts()
-	l.waiting.lookups = appendUpTo(l.waiting.lookups, f.lookups, &l.spilled)
-	l.waiting.answers = appendUpTo(l.waiting.answers, f.answers, &l.spilled)
-	l.waiting.hellos = appendUpTo(l.waiting.hellos, f.hellos, &l.spilled)
+	l.spilled += f.spilled
+	l.waiting.lookups = appendUpTo(maxHeard, l.waiting.lookups, f.lookups, &l.spilled)
+	l.waiting.answers = appendUpTo(maxAnswered, l.waiting.answers, f.answers, &l.spilled)
+	l.waiting.hellos = appendUpTo(maxHeard, l.waiting.hellos, f.hellos, &l.spilled)
 	f.reset()
 }
 
@@ -155,11 +164,14 @@ func (h *heard) reset() {
 	clear(h.lookups)
 	clear(h.answers)
 	clear(h.hellos)
-	h.lookups, h.answers, h.hellos = h.lookups[:0], h.answers[:0], h.hellos[:0]
+	h.lookups, h.answers, h.hellos, h.spilled = h.lookups[:0], h.answers[:0], h.hellos[:0], 0
+	if cap(h.answers) > maxHeard { // more than is usual: it is not kept
+		h.answers = nil
+	}
 }
 
-func appendUpTo[T any](all, more []T, spilled *uint64) []T {
-	room := min(maxHeard-len(all), len(more))
+func appendUpTo[T any](most int, all, more []T, spilled *uint64) []T {
+	room := min(most-len(all), len(more))
 	*spilled += uint64(len(more) - room)
 	return append(all, more[:room]...)
 }
@@ -236,6 +248,7 @@ func (p *pipeline) lookup(one *event.Lookup) {
 		client, server = p.who.Party(f.Remote), p.who.Party(f.Local)
 	}
 	p.lookups.rows.Add(client, server, one)
+	p.meter.Lookup(f.Local, one, dns.RCodeName(one.RCode))
 	if p.feed.Wanted(happened) {
 		p.feed.Publish(happened, &event.Event{Flow: f, Lookup: one})
 	}

@@ -22,6 +22,7 @@ type node struct {
 	kube     *kubernetes // nil outside of Kubernetes
 	sockets  *netstat.Sampler
 	captures captures
+	metrics  metrics
 	notes    func() []string
 	// What was lost on the way to finding namespaces.
 	lost func() []event.Loss
@@ -135,7 +136,7 @@ func (n *node) Status(ctx context.Context) (st observer.Status, err error) {
 		st.Losses = append(n.losses(st.Interfaces), n.lookups.unread()...)
 		st.HealthMessage = n.problem(st.Interfaces)
 		st.Namespaces = n.tap.Namespaces()
-		st.Notes = n.restraint.notes()
+		st.Notes = append(n.restraint.notes(), n.capped()...)
 		if n.kube != nil {
 			st.Pods = n.kube.names.Len()
 		}

@@ -17,6 +17,7 @@ import (
 	"github.com/orb8/orb8/internal/cluster"
 	"github.com/orb8/orb8/internal/enrich"
 	"github.com/orb8/orb8/internal/event"
+	"github.com/orb8/orb8/internal/export/meter"
 	"github.com/orb8/orb8/internal/probe/flow"
 	"github.com/orb8/orb8/internal/store"
 	"github.com/orb8/orb8/internal/wire"
@@ -40,8 +41,9 @@ type pipeline struct {
 	who   *enrich.Enricher
 	flows *store.Flows
 	feed  *store.Feed
-	// What is told of the cluster; nil outside of Kubernetes.
-	inbox *cluster.Inbox
+	// What is told of the cluster, and what is known of it; nil outside of Kubernetes.
+	inbox   *cluster.Inbox
+	cluster *cluster.Map
 	// Which connects have failed; nil where the kernel does not tell.
 	connects *connects
 	visits   chan visit
@@ -50,6 +52,9 @@ type pipeline struct {
 	drops *drops
 	// What is asked of the DNS, and the names that come of it.
 	lookups *lookups
+	// All of it in numbers, and when what has gone was last left out.
+	meter *meter.Meter
+	swept time.Time
 
 	start, last time.Time
 	// Why the last epoch could not be read; nil when it could.
@@ -91,6 +96,7 @@ func newPipeline(cfg Config, tap *flow.Tap, who *enrich.Enricher, flows *store.F
 		feed:    store.NewFeed(store.FeedConfig{Queue: cfg.FollowerQueue}),
 		visits:  make(chan visit),
 		done:    make(chan struct{}),
+		meter:   newMeter(&cfg, now),
 		start:   now,
 		last:    now,
 		expired: now,
@@ -149,6 +155,7 @@ func (p *pipeline) epoch(audit bool) {
 	start := p.last
 	p.last = time.Now()
 	p.event.DeltaStart, p.event.DeltaEnd = start.UnixNano(), p.last.UnixNano()
+	p.meter.Begin(p.last)
 	p.connects.take(p.tap.Taps) // what they sent is in this epoch
 	p.drops.take()
 	p.lookups.take(p.who)
@@ -198,6 +205,7 @@ func (p *pipeline) audit() {
 func (p *pipeline) expire() {
 	p.flows.Expire(p.last)
 	p.lookups.expire(p.who, p.last)
+	p.sweep()
 	p.expired = p.last
 	into := p.tap.Folded()
 	err := p.tap.Fold(0, func(i event.Iface) bool { return p.flows.Fold(i, into) })
@@ -216,6 +224,7 @@ func (p *pipeline) take(d *event.Delta) {
 func (p *pipeline) apply(d *event.Delta) {
 	f, happened, identify := p.flows.Apply(d)
 	if f == nil {
+		p.meter.Apart(&d.Traffic)
 		return
 	}
 	p.event.Delta, p.event.Overflow = d.Traffic, d.Overflow
@@ -227,9 +236,11 @@ func (p *pipeline) announce(f *event.Flow, happened store.Happened, identify boo
 	if identify {
 		p.lookups.meet(f)
 		if p.who.Identify(f); f.Carried {
+			p.meter.Apart(&p.event.Delta)
 			return
 		}
 	}
+	p.meter.Flow(f, &p.event.Delta, happened)
 	if p.feed.Wanted(happened) {
 		p.event.Flow = *f
 		p.feed.Publish(happened, &p.event)

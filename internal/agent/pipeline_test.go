@@ -21,7 +21,9 @@ func testPipeline(t testing.TB) *pipeline {
 		t.Fatal(err)
 	}
 	flows := store.NewFlows(store.Limits{})
-	return newPipeline(cfg, nil, enrich.New(enrich.Config{Node: "n1", Flows: flows}), flows)
+	p := newPipeline(cfg, nil, enrich.New(enrich.Config{Node: "n1", Flows: flows}), flows)
+	p.lookups = &lookups{}
+	return p
 }
 
 func someDeltas(n int) []event.Delta {

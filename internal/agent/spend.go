@@ -139,11 +139,16 @@ func ownCost() (cpuSeconds float64, resident uint64) {
 
 // cpuTime is what the process has used.
 func cpuTime() time.Duration {
+	user, system := cpuTimes()
+	return user + system
+}
+
+func cpuTimes() (user, system time.Duration) {
 	var ru unix.Rusage
 	if unix.Getrusage(unix.RUSAGE_SELF, &ru) != nil {
-		return 0
+		return 0, 0
 	}
-	return time.Duration(ru.Utime.Nano() + ru.Stime.Nano())
+	return time.Duration(ru.Utime.Nano()), time.Duration(ru.Stime.Nano())
 }
 
 func residentBytes() uint64 {

@@ -130,6 +130,13 @@ func (m *Meter) end(id *event.Identity) *End {
 	return e
 }
 
+// AddDrops counts packets of which nothing is known, in a snapshot.
+func (e *End) AddDrops(packets uint64) {
+	if packets > 0 {
+		e.Drops = count(e.Drops, find(e.Drops, Other), Other, packets)
+	}
+}
+
 // clone is a copy that does not change.
 func (e *End) clone() End {
 	c := *e
