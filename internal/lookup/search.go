@@ -180,10 +180,11 @@ func (c *client) remember(l *event.Lookup) {
 		if old.name != m.name || old.kind != m.kind {
 			continue
 		}
-		if old.told == 0 || m.asked > old.told {
-			*old = m // else it is another server's answer to the same
+		if m.asked <= max(old.told, old.answered) {
+			return // another server's answer to the same
 		}
-		return
+		*old = miss{told: m.asked} // this one is younger than those between
+		break
 	}
 	if len(c.misses) < maxMisses {
 		c.misses = append(c.misses, m)

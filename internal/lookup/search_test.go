@@ -74,6 +74,14 @@ func TestSearchLists(t *testing.T) {
 			"s3.amazonaws.con A NXDOMAIN misses 4 " + all,
 			"s3.amazonaws.con AAAA NXDOMAIN misses 4 " + all,
 		}},
+		{"a part of it shortly before", func(w *world) {
+			w.both("api.example.com.svc.cluster.local", nxDomain, nxDomain)
+			w.both("api.example.com.cluster.local", nxDomain, nxDomain)
+			w.tries("api.example.com", list, "api.example.com")
+		}, []string{
+			"api.example.com A NOERROR misses 4 " + all,
+			"api.example.com AAAA NOERROR misses 4 " + all,
+		}},
 		{"another namespace", func(w *world) { w.tries("db.data", list, "db.data.svc.cluster.local") }, []string{
 			"db.data.svc.cluster.local A NOERROR misses 1 shop.svc.cluster.local",
 			"db.data.svc.cluster.local AAAA NOERROR misses 1 shop.svc.cluster.local",
