@@ -5,7 +5,7 @@ package flow
 import "github.com/vishvananda/netlink"
 
 // Ports of the own namespace's bridges: what comes in by one and goes out by
-// another is not the bridge's own (flow.c says when it passes the tap there).
+// another is not the bridge's own (bridge.h says when it passes the tap there).
 
 // noteMember notes whether an interface is a port. A member of a bond or team
 // may be one as well: nothing is sent that came in by it.
