@@ -19,6 +19,7 @@ import (
 
 	pb "github.com/orb8/orb8/api/orb8/v1"
 	"github.com/orb8/orb8/internal/event"
+	"github.com/orb8/orb8/internal/export/otel"
 	"github.com/orb8/orb8/internal/netstat"
 	"github.com/orb8/orb8/internal/observer"
 	"github.com/orb8/orb8/internal/probe/flow"
@@ -40,6 +41,7 @@ type Agent struct {
 	connects *connects
 	lookups  *lookups
 	programs *stats.Stats
+	otel     *otel.Exporter // nil where there is no receiver
 	// Found at the start.
 	problems []string
 	node     *node
@@ -73,6 +75,9 @@ func Open(cfg Config) (*Agent, error) {
 	a.node = &node{pipeline: line, instance: rand.Uint64(), kube: a.kube, sockets: a.sockets, notes: a.notes, lost: a.lost}
 	a.node.captures.enter = a.enterer()
 	a.node.metrics.programs = a.programs
+	if err := a.openOTel(); err != nil {
+		return nil, errors.Join(err, a.close())
+	}
 	a.serve()
 	return a, nil
 }
@@ -144,6 +149,7 @@ func (a *Agent) close() (err error) {
 		err = errors.Join(err, a.who.Close())
 	}
 	err = errors.Join(err, a.kube.Close(), a.connects.Close(), a.drops.Close(), a.programs.Close())
+	a.otel.Close()
 	if a.tap != nil {
 		if e := a.tap.Close(); e != nil {
 			err = errors.Join(err, fmt.Errorf("detach: %w", e))
@@ -156,6 +162,7 @@ func (a *Agent) lost() []event.Loss {
 	losses := append(a.kube.losses(), a.sockets.Losses()...)
 	losses = append(losses, a.connects.losses()...)
 	losses = append(losses, a.lookups.losses()...)
+	losses = append(losses, a.otel.Losses()...)
 	if a.spaces != nil {
 		losses = append(losses, a.spaces.losses()...)
 	}
@@ -166,6 +173,7 @@ func (a *Agent) lost() []event.Loss {
 func (a *Agent) notes() []string {
 	notes := append(slices.Clone(a.problems), a.who.problems()...)
 	notes = append(notes, a.kube.problems()...)
+	notes = append(notes, a.otel.Notes()...)
 	switch {
 	case !a.cfg.Loopback && a.cfg.DNSPorts == "none":
 		notes = append(notes, "loopback is not tapped (ORB8_LOOPBACK)")
@@ -226,6 +234,7 @@ func (a *Agent) run(ctx context.Context, l *listeners) error {
 	g.Go(func() error { return a.who.Run(ctx) })
 	g.Go(func() error { return a.sockets.Run(ctx) })
 	g.Go(func() error { return a.lookups.Run(ctx) })
+	g.Go(func() error { return a.export(ctx) })
 	g.Go(func() error { return a.programs.Run(ctx) })
 	if a.spaces != nil {
 		g.Go(func() error { return a.spaces.Run(ctx) })

@@ -30,6 +30,7 @@ func Main(ctx context.Context, p Process) int {
 	signal.Ignore(syscall.SIGPIPE)
 	cfg := Defaults()
 	cfg.Version = p.Version
+	cfg.OTel = true
 	cfg.Log = slog.New(slog.NewTextHandler(p.Stderr, nil))
 	root := &cobra.Command{
 		Use:           "orb8-agent",

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/orb8/orb8/internal/export/meter"
+	"github.com/orb8/orb8/internal/export/otel"
 	"github.com/orb8/orb8/internal/probe/flow"
 )
 
@@ -54,6 +55,10 @@ type Config struct {
 	// Cores, and bytes; 0 for no limit.
 	MaxCPU    float64
 	MaxMemory uint64
+	// Send what OpenTelemetry's own variables of the environment say, and which
+	// records of connections.
+	OTel      bool
+	OTelFlows string
 	// How much the labels of metrics tell, how many series each has at the most, and
 	// how long those of a pod that is gone stay.
 	MetricsLevel     string
@@ -116,6 +121,7 @@ func (c *Config) settings() []setting {
 		{"metrics-max-series", "ORB8_METRICS_MAX_SERIES", "series that one metric has at the most; what is beyond is counted together", &c.MetricsMaxSeries},
 		{"metrics-grace", "ORB8_METRICS_GRACE", "how long metrics of a pod that is gone stay: several times what lies between two scrapes", &c.MetricsGrace},
 		{"bpf-stats", "ORB8_BPF_STATS", "have the kernel count the time of its programs for /metrics; slows every program on the machine by some ten ns", &c.BPFStats},
+		{"otel-flows", "ORB8_OTEL_FLOWS", "connections that OpenTelemetry is sent, where OTEL_EXPORTER_OTLP_ENDPOINT says where: closed, interval (those that live, too, each minute), all (those that open, too) or none", &c.OTelFlows},
 		{"state-dir", "ORB8_STATE_DIR", "where attachments that outlive a killed agent are noted", &c.StateDir},
 	}
 }
@@ -137,6 +143,7 @@ func Defaults() Config {
 		Epoch:              time.Second,
 		Attach:             string(flow.AttachAuto),
 		StateDir:           flow.DefaultStateDir,
+		OTelFlows:          string(otel.FlowsInterval),
 		Netns:              netnsAll,
 		DNSPorts:           "53,5353",
 		Kubernetes:         kubernetesAuto,
@@ -254,6 +261,7 @@ func (c *Config) finish() error {
 		positive("metrics-level", validLevel(c.MetricsLevel), "node, namespace, workload, pod or peer"),
 		positive("metrics-max-series", c.MetricsMaxSeries >= 100 && c.MetricsMaxSeries <= 1_000_000, "from 100 to 1000000"),
 		positive("metrics-grace", c.MetricsGrace >= time.Second, "1s or more"),
+		positive("otel-flows", otel.Flows(c.OTelFlows).Valid(), "closed, interval, all or none"),
 		positive("cgroup", validCgroup(c.Cgroup), "none, or the absolute path of a directory on a cgroup2 file system"),
 	)
 	if err != nil {

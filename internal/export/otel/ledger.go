@@ -20,6 +20,11 @@ const (
 	FlowsAll      Flows = "all"
 )
 
+// Valid tells whether it is one of these.
+func (f Flows) Valid() bool {
+	return f == FlowsNone || f == FlowsClosed || f == FlowsInterval || f == FlowsAll
+}
+
 // flowInterval is how long a connection that lives is told of as one.
 const flowInterval = time.Minute
 

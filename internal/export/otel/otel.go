@@ -11,7 +11,6 @@ package otel
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -85,7 +84,8 @@ func Open(ctx context.Context, cfg Config) (*Exporter, error) {
 		err = e.openMetrics(ctx, &s, who)
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("OpenTelemetry: %w", err), e.Close())
+		e.Close()
+		return nil, fmt.Errorf("OpenTelemetry: %w", err)
 	}
 	return e, nil
 }
@@ -127,7 +127,7 @@ func (k *keeper) ForceFlush(context.Context) error                       { retur
 
 // Kinds of events that Consume is to be given; none where logs are not sent.
 func (e *Exporter) Kinds() []event.Kind {
-	if e.sender == nil {
+	if e == nil || e.sender == nil {
 		return nil
 	}
 	return append(e.ledger.kinds(), event.KindDrop, event.KindDNS)
@@ -213,18 +213,18 @@ func (e *Exporter) Notes() (notes []string) {
 // Targets are for the log: logs and metrics, each with its receiver.
 func (e *Exporter) Targets() []any { return e.targets }
 
-// Close ends the connections. What metrics there are is sent first.
-func (e *Exporter) Close() (err error) {
+// Close ends the connections. Whoever is asked for metrics may have ended already:
+// they are not sent once more.
+func (e *Exporter) Close() {
 	if e == nil {
-		return nil
+		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), e.cfg.Linger)
-	defer cancel()
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
 	if e.meter != nil {
-		_ = e.meter.Shutdown(ctx) // that the receiver is away was said
+		_ = e.meter.Shutdown(ctx)
 	}
 	if e.sender != nil {
-		err = e.sender.out.Shutdown(ctx)
+		_ = e.sender.out.Shutdown(ctx)
 	}
-	return err
 }
