@@ -68,8 +68,8 @@ type Copy struct {
 var errCopy = errors.New("a copied packet that is not one")
 
 // Copies hands on what was copied until ctx ends. idle is called whenever all that
-// is there was handed on, or thousands of them, and once a second. For one goroutine, which may be
-// another than the one of Epoch.
+// is there was handed on, or thousands of them, and once a second. For one
+// goroutine, which may be another than the one of Epoch.
 func (t *Tap) Copies(ctx context.Context, take func(*Copy), idle func(now int64)) error {
 	reader, err := ringbuf.NewReader(t.kernel.copies)
 	if err != nil {

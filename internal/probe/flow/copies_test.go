@@ -211,6 +211,53 @@ func TestCopiesOnLoopback(t *testing.T) {
 	}
 }
 
+// Where more comes all the time than is read, it is handed on in portions.
+func TestCopiesInPortions(t *testing.T) {
+	bpftest.RequireKernel(t, bpftest.BPF)
+	p := bpftest.NewPair(t)
+	l := tapOn(t, p.A.Netns, Config{DNSPorts: dnsPorts})
+	const n = copyPortion + 1000
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	sent := make(chan struct{})
+	time.AfterFunc(30*time.Second, cancel)
+	var taken int
+	var portions []int
+	done := make(chan error)
+	go func() {
+		done <- l.tap.Copies(ctx, func(*Copy) {
+			<-sent // all are there
+			taken++
+		}, func(int64) {
+			if taken > 0 {
+				portions = append(portions, taken)
+			}
+			if taken >= n {
+				cancel()
+			}
+		})
+	}()
+	p.A.Netns.Do(func() {
+		conn, err := net.Dial("udp", netip.AddrPortFrom(p.B.IP(false), 53).String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		for left := n; left > 0; {
+			if _, err := conn.Write([]byte("question")); err == nil { // nobody listens, and that is told
+				left--
+			}
+		}
+	})
+	close(sent)
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if taken < n || portions[0] != copyPortion {
+		t.Errorf("%d of %d were taken, after the portions %v", taken, n, portions)
+	}
+}
+
 // A ClientHello is copied whole, in as many segments as it takes, and nothing else
 // of a connection, while the tables are swapped all the time.
 func TestCopiesOfClientHellos(t *testing.T) {
