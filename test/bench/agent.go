@@ -102,12 +102,16 @@ func (b *bench) loadedAgent(a *agent, l *lab) error {
 // source sends the next n packets at most, and tells how many it was.
 type source interface{ send(n int) (int, error) }
 
-// paced sends perSecond packets a second in even portions of 10 ms.
+// paced sends perSecond packets a second in even portions of 10 ms. Where it was
+// kept from that for long, it does not catch up: that would be another rate.
 func paced(src source, perSecond int) func() (int, error) {
-	const portion = 10 * time.Millisecond
+	const portion, long = 10 * time.Millisecond, 100 * time.Millisecond
 	due := time.Now()
 	return func() (int, error) {
 		time.Sleep(time.Until(due))
+		if time.Since(due) > long {
+			due = time.Now()
+		}
 		due = due.Add(portion)
 		want := int(float64(perSecond) * portion.Seconds())
 		for left := want; left > 0; {

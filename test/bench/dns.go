@@ -195,8 +195,12 @@ func (b *bench) dnsAgent(bin *binaries, sockets int, what string) error {
 	if err != nil {
 		return err
 	}
+	maps, err := a.mapMemory()
+	if err != nil {
+		return err
+	}
 	row := result{Measure: fmt.Sprintf("agent CPU, %d DNS queries/s, %s", dnsRate, what), Unit: "% of a core", Value: share, Bar: atMost(25)}
-	row.Baselines = []baseline{{"asked", rate, "queries/s"}, {"resident", now, "MiB"}, {"peak", peak, "MiB"}}
+	row.Baselines = []baseline{{"asked", rate, "queries/s"}, {"resident", now, "MiB"}, {"peak", peak, "MiB"}, {"its maps", maps, "MiB"}}
 	b.add(row)
 	asked, answered := float64(r.asker.asked), float64(r.asker.answered)
 	row = result{Measure: "  lost", Unit: "look-ups", Value: asked - told.lookups, Bar: atMost(0)}
