@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -53,16 +54,24 @@ func missing(name string, domains []string) (all []string) {
 }
 
 // threeResolvers: Go's, glibc's and busybox's ask CoreDNS through its Service for
-// a name of another namespace, one that is not there, and one of the outside.
+// a name of another namespace, one that is not there, and one of the outside; and
+// a pod on the host's network asks for one name.
 func threeResolvers(t *testing.T, s *scene) {
 	other := s.ns + "-x"
 	s.namespace(other)
 	there := s.service("server", "server", 7000, nil)
 	there["metadata"].(object)["namespace"] = other
-	s.apply(t, there, s.service("near", "server", 7000, nil), s.asker("gos", 1), s.asker("glibcs", 2), s.asker("busyboxs", 3))
 	server := s.coreDNS()
+	host := place{node: 1, host: true}
+	// Where CoreDNS is, a bridge translates the answer before the tap, and the
+	// question behind it: they do not meet.
+	if server.node == nodeName(host.node) {
+		host.node = 2
+	}
+	s.apply(t, there, s.service("near", "server", 7000, nil), s.asker("gos", 1), s.asker("glibcs", 2), s.asker("busyboxs", 3),
+		s.owned("Deployment", "hosts", podSpec(host, container("main", "sleep", "1000000"))))
 	askers := map[string]pod{}
-	for _, name := range []string{"gos", "glibcs", "busyboxs"} {
+	for _, name := range []string{"gos", "glibcs", "busyboxs", "hosts"} {
 		askers[name] = s.ready(s.ns, name, workload{"Deployment", name})
 	}
 	trace := s.traceLookups(askers["gos"])
@@ -81,6 +90,8 @@ func threeResolvers(t *testing.T, s *scene) {
 	}
 	// It fails where a name is not there.
 	_, _ = s.exec(askers["busyboxs"], "sh", "-c", `for i; do nslookup "$i"; done`, "sh", names[0], names[1], names[2], "near")
+	s.traffic(askers["hosts"], "main", "resolve", "-name", "near."+domains[0])
+	near := asked{name: "near." + domains[0], code: "NOERROR", a: []string{s.serviceIP("near")}}.lines()
 
 	// With ndots:5 a name of few dots is tried with each domain first.
 	listed := slices.Concat(
@@ -96,13 +107,17 @@ func threeResolvers(t *testing.T, s *scene) {
 		"busyboxs": slices.Concat(
 			asked{name: names[0], code: "NXDOMAIN"}.lines(), asked{name: names[1], code: "NXDOMAIN"}.lines(),
 			asked{names[2], "NOERROR", outside, alias, nil}.lines(),
-			asked{name: "near." + domains[0], code: "NOERROR", a: []string{s.serviceIP("near")}}.lines(), missing("near", domains[1:]),
+			near, missing("near", domains[1:]),
 		),
+		"hosts": slices.Clone(near[:1]),
 	} {
 		p := askers[name]
 		var complaints []string
 		for _, l := range trace.told(t, p, "client", want) {
 			complaints = append(complaints, s.answered(&l, s.throughService(&l, p, server))...)
+		}
+		if p.host { // which CoreDNS's node only knows as the other node
+			want = nil
 		}
 		// A server does not know what its clients' search lists are.
 		for i := range want {
@@ -116,6 +131,31 @@ func threeResolvers(t *testing.T, s *scene) {
 			t.Errorf("%s:\n%s", name, strings.Join(complaints, "\n"))
 		}
 	}
+	s.searchedInVain(map[string]uint64{askers["gos"].name: 14, askers["glibcs"].name: 14, askers["busyboxs"].name: 0, askers["hosts"].name: 0}, domains[0], names[2])
+}
+
+// searchedInVain: so many answers to each pod are due to its search list, whose
+// first domain misses most.
+func (s *scene) searchedInVain(want map[string]uint64, domain, last string) {
+	t := s.t
+	t.Helper()
+	eventually(t, 20*time.Second, func() (complaints []string) {
+		rows, err := s.dnsRows("-n", s.ns)
+		if err != nil {
+			return []string{err.Error()}
+		}
+		got := map[string]uint64{}
+		for _, r := range rows {
+			got[r.Client.Pod] += r.SearchMisses
+			if r.Server.Service != "kube-system/kube-dns" || r.Timeouts != 0 || r.SearchMisses > 0 && (r.SearchDomain != domain || r.SearchName != last) {
+				complaints = append(complaints, fmt.Sprintf("want domain %s, tried with %s, and no timeouts: %s", domain, last, r.text))
+			}
+		}
+		if !maps.Equal(got, want) {
+			complaints = append(complaints, fmt.Sprintf("answers due to search lists: got %v, want %v", got, want))
+		}
+		return complaints
+	})
 }
 
 // answered adds what else is wrong with a look-up that was answered at once.
@@ -179,6 +219,32 @@ func upstreamAndCache(t *testing.T, s *scene) {
 		}
 		return nil
 	})
+	cutAnswer(t, s, trace, client)
+}
+
+// cutAnswer: what does not fit into a packet is asked for again over TCP, by the
+// client and by CoreDNS, and both sides say so.
+func cutAnswer(t *testing.T, s *scene, trace *lookupTrace, client pod) {
+	if out, err := s.exec(client, "traffic", "lookup", "-name", "big.example.com."); err != nil || strings.Count(out, "203.0.113.") != bigAnswer {
+		t.Fatal(err, out)
+	}
+	for _, side := range []string{"client", "server"} {
+		eventually(t, 20*time.Second, func() (complaints []string) {
+			found := trace.of(func(l *lookup) bool { return l.Name == "big.example.com" && l.Type == "A" && l.Side == side })
+			for _, l := range found {
+				complaints = append(complaints, l.text)
+			}
+			if len(found) == 2 && found[0].cut() == "UDP, cut: true, again: false" && found[1].cut() == "TCP, cut: false, again: true" &&
+				found[0].AnswerCount < bigAnswer && found[1].AnswerCount == bigAnswer && len(found[1].Answers) == 16 {
+				return nil
+			}
+			return append(complaints, side+": want a look-up over UDP that is cut, and one over TCP with all answers")
+		})
+	}
+}
+
+func (l *lookup) cut() string {
+	return fmt.Sprintf("%s, cut: %v, again: %v", l.Protocol, l.Truncated, l.TCPRetry)
 }
 
 // dnsRow is what `orb8 dns` says.
@@ -187,6 +253,9 @@ type dnsRow struct {
 	Client, Server             party
 	Queries, Lookups, Timeouts uint64
 	RCodes                     map[string]uint64
+	SearchMisses               uint64 `json:"search_misses"`
+	SearchDomain               string `json:"search_domain"`
+	SearchName                 string `json:"search_name"`
 	Latency, Upstream          *struct {
 		Count uint64
 		SumUS uint64 `json:"sum_us"`
@@ -423,6 +492,12 @@ func silentDNS(t *testing.T, s *scene) {
 		}
 		return nil
 	})
-	s.getent(client, "nameserver 10.96.0.10\n", name+".")
-	trace.told(t, client, "client", append(want, asked{name: name, code: "NXDOMAIN"}.lines()...))
+	again := "back." + s.ns + ".svc.cluster.local"
+	eventually(t, 20*time.Second, func() []string {
+		s.getent(client, "nameserver 10.96.0.10\n", again+".")
+		if len(trace.of(func(l *lookup) bool { return l.Name == again && l.RCode == "NXDOMAIN" && l.Side == "client" })) == 0 {
+			return []string{"CoreDNS goes on, and no answer is told"}
+		}
+		return nil
+	})
 }

@@ -24,7 +24,11 @@ type lookup struct {
 	Client, Server                party
 	LatencyNS                     *int64 `json:"latency_ns"`
 	Answers                       []struct{ Type, Data string }
+	AnswerCount                   int `json:"answer_count"`
 	Tries                         int
+	Protocol                      string
+	Truncated                     bool
+	TCPRetry                      bool `json:"tcp_retry"`
 	Upstream                      *bool
 	SearchMisses                  int      `json:"search_misses"`
 	SearchDomains                 []string `json:"search_domains"`

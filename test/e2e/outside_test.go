@@ -4,6 +4,8 @@ package e2e
 
 import (
 	"crypto/tls"
+	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http/httptest"
@@ -25,6 +27,8 @@ const (
 	outsideDNS = "203.0.113.53:53"
 	// How long its DNS server takes for each answer.
 	outsideDelay = 60 * time.Millisecond
+	// Addresses of big.example.com: more than fit into a packet of the DNS.
+	bigAnswer = 150
 )
 
 var outsideTLS = []string{"203.0.113.10:443", "203.0.113.11:443", "203.0.113.20:443"}
@@ -47,7 +51,7 @@ func openOutside(t *testing.T, c *cluster) {
 			t.Errorf("ip addr %s: %v: %s", what, err, out)
 		}
 	}
-	addr("replace")
+	addr("replace") // what an interrupted run left
 	t.Cleanup(func() { addr("del") })
 	ns := bpftest.OpenNetns(t, "/run/netns/"+name)
 	serveOutsideDNS(t, ns)
@@ -57,42 +61,67 @@ func openOutside(t *testing.T, c *cluster) {
 func serveOutsideDNS(t *testing.T, ns *bpftest.Netns) {
 	t.Helper()
 	var pc net.PacketConn
-	var err error
-	if ns.Do(func() { pc, err = net.ListenPacket("udp4", outsideDNS) }); err != nil {
+	var ln net.Listener
+	var err, tcpErr error
+	ns.Do(func() {
+		pc, err = net.ListenPacket("udp4", outsideDNS)
+		ln, tcpErr = net.Listen("tcp4", outsideDNS)
+	})
+	if err := errors.Join(err, tcpErr); err != nil {
 		t.Fatal(err)
 	}
-	records := map[string]dns.RR{}
-	for line := range strings.Lines(outsideZone) {
-		if rr, err := dns.NewRR(line); err == nil && rr != nil {
-			records[rr.Header().Name] = rr
-		}
-	}
-	s := &dns.Server{PacketConn: pc, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
+	records := outsideRecords()
+	handler := dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
 		time.Sleep(outsideDelay)
-		_ = w.WriteMsg(answerOutside(records, q))
-	})}
-	go func() { _ = s.ActivateAndServe() }()
-	t.Cleanup(func() { _ = s.Shutdown() })
+		r := answerOutside(records, q)
+		if _, udp := w.RemoteAddr().(*net.UDPAddr); udp {
+			size := dns.MinMsgSize
+			if o := q.IsEdns0(); o != nil {
+				size = int(o.UDPSize())
+			}
+			r.Truncate(size)
+		}
+		_ = w.WriteMsg(r)
+	})
+	for _, s := range []*dns.Server{{PacketConn: pc, Handler: handler}, {Listener: ln, Handler: handler}} {
+		go func() { _ = s.ActivateAndServe() }()
+		t.Cleanup(func() { _ = s.Shutdown() })
+	}
 }
 
-func answerOutside(records map[string]dns.RR, q *dns.Msg) *dns.Msg {
+func outsideRecords() map[string][]dns.RR {
+	text := outsideZone
+	for i := range bigAnswer {
+		text += fmt.Sprintf("big.example.com. 30 IN A 203.0.113.%d\n", 100+i)
+	}
+	records := map[string][]dns.RR{}
+	for line := range strings.Lines(text) {
+		if rr, err := dns.NewRR(line); err == nil && rr != nil {
+			records[rr.Header().Name] = append(records[rr.Header().Name], rr)
+		}
+	}
+	return records
+}
+
+func answerOutside(records map[string][]dns.RR, q *dns.Msg) *dns.Msg {
 	r := new(dns.Msg).SetReply(q)
 	name := strings.ToLower(q.Question[0].Name)
 	known := records[name]
-	if known == nil && strings.HasSuffix(name, ".cold.example.com.") {
-		known = dns.Copy(records["any.cold.example.com."])
-		known.Header().Name = q.Question[0].Name
+	if strings.HasSuffix(name, ".cold.example.com.") {
+		rr := dns.Copy(records["any.cold.example.com."][0])
+		rr.Header().Name = q.Question[0].Name
+		known = []dns.RR{rr}
 	}
 	if known == nil {
 		r.Rcode = dns.RcodeNameError
 	}
-	for rr := known; rr != nil; {
-		cname, alias := rr.(*dns.CNAME)
-		if alias || q.Question[0].Qtype == rr.Header().Rrtype {
+	for _, rr := range known {
+		if cname, alias := rr.(*dns.CNAME); alias {
 			r.Answer = append(r.Answer, rr)
+			rr = records[cname.Target][0]
 		}
-		if rr = nil; alias {
-			rr = records[cname.Target]
+		if q.Question[0].Qtype == rr.Header().Rrtype {
+			r.Answer = append(r.Answer, rr)
 		}
 	}
 	if len(r.Answer) == 0 {

@@ -83,7 +83,22 @@ func (c *calling) once(ctx context.Context, config *tls.Config, again bool) erro
 		return err
 	}
 	r := result{Protocol: "TCP", Local: conn.LocalAddr().String(), Remote: conn.RemoteAddr().String(), Received: 1, StartedNS: started}
-	return errors.Join(spoken.Close(), r.print())
+	return errors.Join(end(spoken, conn), r.print())
+}
+
+// end closes by agreement, as finish does: the server has its say, and no reset is
+// sent.
+func end(spoken *tls.Conn, conn net.Conn) error {
+	if err := spoken.CloseWrite(); err != nil {
+		return err
+	}
+	if tcp, ok := conn.(*net.TCPConn); ok {
+		if err := tcp.CloseWrite(); err != nil {
+			return err
+		}
+	}
+	_, err := io.Copy(io.Discard, conn)
+	return err
 }
 
 // inParts sends what is written first in so many segments.
