@@ -76,27 +76,39 @@ func (f *family) histogram(one *series, h *meter.Histogram) {
 	f.Metric = append(f.Metric, &dto.Metric{Label: one.labels, Histogram: out})
 }
 
-// native adds the buckets that hold something, as spans of neighbours and each
-// as what it has more than the one before.
+// native adds the buckets that hold something, and the few between them, as spans
+// of neighbours, and each as what it has more than the one before.
 func native(out *dto.Histogram, h *meter.Histogram) {
-	last, before := -2, int64(0)
+	next, before := 0, int64(0)
+	add := func(n uint64) {
+		span := out.PositiveSpan[len(out.PositiveSpan)-1]
+		*span.Length++
+		out.PositiveDelta = append(out.PositiveDelta, int64(n)-before)
+		before = int64(n)
+		next++
+	}
+	begin := func(offset int) {
+		out.PositiveSpan = append(out.PositiveSpan, &dto.BucketSpan{Offset: new(int32(offset)), Length: new(uint32(0))})
+	}
 	for i, n := range h.Native {
 		if n == 0 {
 			continue
 		}
-		switch spans := out.PositiveSpan; {
-		case len(spans) == 0:
-			out.PositiveSpan = []*dto.BucketSpan{{Offset: new(int32(i + meter.MinBucket)), Length: new(uint32(1))}}
-		case i == last+1:
-			*spans[len(spans)-1].Length++
-		default:
-			out.PositiveSpan = append(spans, &dto.BucketSpan{Offset: new(int32(i - last - 1)), Length: new(uint32(1))})
+		switch gap := i - next; {
+		case len(out.PositiveSpan) == 0:
+			begin(i + meter.MinBucket)
+			next = i
+		case gap > 2:
+			begin(gap)
+			next = i
 		}
-		out.PositiveDelta = append(out.PositiveDelta, int64(n)-before)
-		last, before = i, int64(n)
+		for next < i {
+			add(0)
+		}
+		add(n)
 	}
 	if len(out.PositiveSpan) == 0 { // else it would be taken for a classic one
-		out.PositiveSpan = []*dto.BucketSpan{{Offset: new(int32(0)), Length: new(uint32(0))}}
+		begin(0)
 	}
 }
 
