@@ -54,7 +54,7 @@ var guarded = map[string][]string{
 	"github.com/cilium/ebpf":         {"internal/probe/", "internal/bpftest", "test/bench"},
 	"github.com/vishvananda/netlink": {"internal/probe/", "internal/netns", "internal/conntrack", "internal/bpftest", "test/bench"},
 	"k8s.io/client-go":               {"internal/kube"},
-	"google.golang.org/protobuf":     {"api/", "internal/wire", "internal/observer"},
+	"google.golang.org/protobuf":     {"api/", "internal/wire", "internal/observer", "internal/export/otel"},
 	"github.com/spf13/cobra":         {"internal/cli", "internal/agent"},
 	"github.com/prometheus":          {"internal/export/prom"},
 	"go.opentelemetry.io":            {"internal/export/otel"},

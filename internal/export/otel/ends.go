@@ -18,7 +18,7 @@ import (
 // known.
 func (s *scribe) ends(r *record) {
 	f := &r.flow
-	s.text(semconv.NetworkTransportKey, transport(f.Conn.Protocol))
+	s.text(semconv.NetworkTransportKey, protocolName(f.Conn.Protocol))
 	if f.Conn.Local != (event.IP{}) || f.Conn.Remote != (event.IP{}) { // a dropped packet may not tell
 		s.tuple(f)
 	}
@@ -39,9 +39,9 @@ func (s *scribe) tuple(f *event.Flow) {
 		kind = "ipv4"
 	}
 	s.text(semconv.NetworkTypeKey, kind)
-	s.text(semconv.SourceAddressKey, source.String())
+	s.address(semconv.SourceAddressKey, source)
 	s.some(semconv.SourcePortKey, uint64(from))
-	s.text(semconv.DestinationAddressKey, destination.String())
+	s.address(semconv.DestinationAddressKey, destination)
 	s.some(semconv.DestinationPortKey, uint64(to))
 	s.text("orb8.connection.id", connectionID(&wire))
 }
@@ -67,7 +67,7 @@ func connectionID(c *event.Conn) string {
 	return "0000000000000000"[len(id):] + id
 }
 
-func transport(p event.Protocol) string {
+func protocolName(p event.Protocol) string {
 	switch p {
 	case event.TCP:
 		return "tcp"
@@ -90,7 +90,9 @@ func (s *scribe) local(id *event.Identity) {
 	} else {
 		s.text(semconv.ContainerIDKey, id.Container)
 	}
-	s.text(workloadKey(id.Workload.Kind), id.Workload.Name)
+	if key := workloadKey(id.Workload.Kind); key != "" {
+		s.text(key, id.Workload.Name)
+	}
 	s.text("orb8.workload.kind", id.Workload.Kind)
 	s.text("orb8.workload.name", id.Workload.Name)
 	s.text("orb8.unit", id.Unit)
@@ -128,5 +130,5 @@ func workloadKey(kind string) attribute.Key {
 	case "CronJob":
 		return semconv.K8SCronJobNameKey
 	}
-	return "orb8.workload.name" // twice is once
+	return ""
 }

@@ -3,7 +3,8 @@
 // Package otel sends what the agent tells to an OpenTelemetry receiver, over OTLP:
 // records of connections, drops and look-ups as log records, and the metrics. It
 // holds what has not been told of connections that live (ledger.go), a bounded
-// queue of records (sender.go), and how they are written (record.go, ends.go). It
+// queue of records (sender.go), and how they are written (record.go, ends.go,
+// encode.go). It
 // never holds up whoever tells it something: what finds no room is dropped and
 // counted. The agent runs it as a follower of its feed; docs/opentelemetry.md is
 // its reference.
@@ -18,8 +19,6 @@ import (
 
 	"github.com/go-logr/logr"
 	"go.opentelemetry.io/otel"
-	"go.opentelemetry.io/otel/log"
-	sdklog "go.opentelemetry.io/otel/sdk/log"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 	"go.opentelemetry.io/otel/sdk/resource"
 
@@ -78,7 +77,7 @@ func Open(ctx context.Context, cfg Config) (*Exporter, error) {
 	}))
 	e := &Exporter{cfg: cfg, ledger: newLedger(cfg.Flows, cfg.Quiet, cfg.MaxFlows)}
 	if s.logs != nil {
-		err = e.openLogs(ctx, &s, who)
+		err = e.openLogs(&s, who)
 	}
 	if s.metrics != nil && cfg.Metrics != nil && err == nil {
 		err = e.openMetrics(ctx, &s, who)
@@ -90,40 +89,20 @@ func Open(ctx context.Context, cfg Config) (*Exporter, error) {
 	return e, nil
 }
 
-func (e *Exporter) openLogs(ctx context.Context, s *settings, who *resource.Resource) error {
-	out, err := s.logs.logs(ctx)
+func (e *Exporter) openLogs(s *settings, who *resource.Resource) error {
+	out, err := s.logs.logs(e.cfg.Version)
 	if err != nil {
 		return err
 	}
 	st := &state{log: e.cfg.Log, what: "log records are", host: s.logs.host}
 	e.sender = newSender(out, s.batching, s.logs.timeout, st)
+	e.sender.envelope = newEnvelope(who, e.cfg.Version)
 	st.lost = e.sender.dropped
-	e.sender.scribe.blank = blank(who, e.cfg.Version)
 	e.ledger.tell = e.sender.put
 	e.states = append(e.states, st)
 	e.targets = append(e.targets, "logs", s.logs.host)
 	return nil
 }
-
-// blank is a record without content, as the SDK makes one.
-func blank(who *resource.Resource, version string) sdklog.Record {
-	var kept keeper
-	provider := sdklog.NewLoggerProvider(
-		sdklog.WithResource(who),
-		sdklog.WithProcessor(&kept),
-		// No key is written twice, and to look for such costs more than all the rest.
-		sdklog.WithAllowKeyDuplication(),
-	)
-	provider.Logger(scope, log.WithInstrumentationVersion(version)).Emit(context.Background(), log.Record{})
-	return kept.record
-}
-
-type keeper struct{ record sdklog.Record }
-
-func (k *keeper) OnEmit(_ context.Context, r *sdklog.Record) error       { k.record = r.Clone(); return nil }
-func (k *keeper) Enabled(context.Context, sdklog.EnabledParameters) bool { return true }
-func (k *keeper) Shutdown(context.Context) error                         { return nil }
-func (k *keeper) ForceFlush(context.Context) error                       { return nil }
 
 // Kinds of events that Consume is to be given; none where logs are not sent.
 func (e *Exporter) Kinds() []event.Kind {
@@ -225,6 +204,6 @@ func (e *Exporter) Close() {
 		_ = e.meter.Shutdown(ctx)
 	}
 	if e.sender != nil {
-		_ = e.sender.out.Shutdown(ctx)
+		e.sender.out.close()
 	}
 }

@@ -6,9 +6,6 @@ import (
 	"strings"
 	"time"
 
-	"go.opentelemetry.io/otel/attribute"
-	"go.opentelemetry.io/otel/log"
-	sdklog "go.opentelemetry.io/otel/sdk/log"
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 
 	"github.com/orb8/orb8/internal/event"
@@ -44,63 +41,38 @@ const (
 	eventLookup = "orb8.dns.lookup"
 )
 
-// scribe writes records of the SDK. The SDK makes the first one, with its resource
-// and scope, and the rest are copies: its own way looks every attribute up among
-// all that were there before.
+// scribe writes records, one behind the other; it keeps its memory.
 type scribe struct {
-	blank sdklog.Record
-	attrs []attribute.KeyValue
+	all, record, scratch buffer
 }
 
-func (s *scribe) write(r *record) sdklog.Record {
-	s.attrs = s.attrs[:0]
-	out := s.blank
-	out.SetTimestamp(time.Unix(0, r.at))
-	out.SetObservedTimestamp(time.Now())
+// write appends a record to all.
+func (s *scribe) write(r *record) {
+	s.record = s.record[:0]
+	s.record.fixed(recordTime, uint64(r.at))
+	s.record.fixed(recordObserved, uint64(time.Now().UnixNano()))
 	s.ends(r)
-	name, severity := eventFlow, log.SeverityInfo
+	name, grave := eventFlow, false
 	switch {
 	case r.drop != nil:
-		name, severity = eventDrop, log.SeverityWarn
+		name, grave = eventDrop, true
 		s.drop(r.drop)
 	case r.lookup != nil:
 		name = eventLookup
-		if c := r.lookup.RCode; c != rcodeNoError && c != rcodeNXDomain {
-			severity = log.SeverityWarn
-		}
+		grave = r.lookup.RCode != rcodeNoError && r.lookup.RCode != rcodeNXDomain
 		s.lookup(r.lookup)
 	default:
-		if r.flow.State == event.StateRefused || r.flow.State == event.StateFailed {
-			severity = log.SeverityWarn
-		}
+		grave = r.flow.State == event.StateRefused || r.flow.State == event.StateFailed
 		s.flow(r)
 	}
-	out.SetEventName(name)
-	out.SetSeverity(severity)
-	out.SetSeverityText(severity.String())
-	out.SetAttributes(s.attrs...) // keeps a copy
-	return out
-}
-
-func (s *scribe) text(k attribute.Key, v string) {
-	if v != "" { // a batch with what is not UTF-8 would be refused as a whole
-		s.attrs = append(s.attrs, k.String(strings.ToValidUTF8(v, "\ufffd")))
+	s.record.string(recordEvent, name)
+	severity, text := byte(severityInfo), "INFO"
+	if grave {
+		severity, text = severityWarn, "WARN"
 	}
-}
-
-func (s *scribe) number(k attribute.Key, v uint64) {
-	s.attrs = append(s.attrs, k.Int64(int64(v)))
-}
-
-// some is for numbers of which nothing is not worth a word.
-func (s *scribe) some(k attribute.Key, v uint64) {
-	if v != 0 {
-		s.number(k, v)
-	}
-}
-
-func (s *scribe) seconds(k attribute.Key, d time.Duration) {
-	s.attrs = append(s.attrs, k.Float64(d.Seconds()))
+	s.record = append(s.record, recordSeverity, severity)
+	s.record.string(recordSeverityText, text)
+	s.all.bytes(scopeRecord, s.record)
 }
 
 func (s *scribe) flow(r *record) {
@@ -129,7 +101,7 @@ func (s *scribe) drop(d *event.Drop) {
 	s.number("orb8.drop.bytes", d.Amount.Bytes)
 	s.number("orb8.drop.packets", d.Amount.Packets)
 	if d.Folded {
-		s.attrs = append(s.attrs, attribute.Bool("orb8.drop.folded", true))
+		s.yes("orb8.drop.folded")
 	}
 }
 
@@ -154,10 +126,10 @@ func (s *scribe) lookup(l *event.Lookup) {
 			case a.Addr.IsValid():
 				answers = append(answers, a.Addr.String())
 			case a.Target != "":
-				answers = append(answers, a.Target)
+				answers = append(answers, strings.ToValidUTF8(a.Target, "\ufffd"))
 			}
 		}
-		s.attrs = append(s.attrs, semconv.DNSAnswersKey.StringSlice(answers))
+		s.list(semconv.DNSAnswersKey, answers)
 	}
 	if l.Answered != 0 {
 		s.seconds("orb8.dns.lookup.duration", time.Duration(l.Latency()))

@@ -4,11 +4,11 @@ package otel
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"sync/atomic"
 	"time"
-
-	sdklog "go.opentelemetry.io/otel/sdk/log"
 )
 
 // keepBatch is how long a batch is tried again before it makes room for younger
@@ -19,26 +19,23 @@ const keepBatch = time.Minute
 // records wait: whoever puts one there is never held up. Each record that was put
 // ends as sent or as dropped.
 type sender struct {
-	out      sdklog.Exporter
+	out      transport
 	scribe   scribe
+	envelope envelope
 	batching batching
 	timeout  time.Duration
 	state    *state
 
 	queue chan record
-	batch []sdklog.Record
+	batch uint64 // records that the scribe has written
 
 	sent atomic.Uint64
 	// No room in the queue; given up, or refused as a batch; refused by themselves.
 	full, failed, rejected atomic.Uint64
 }
 
-func newSender(out sdklog.Exporter, b batching, timeout time.Duration, st *state) *sender {
-	return &sender{
-		out: out, batching: b, timeout: timeout, state: st,
-		queue: make(chan record, b.queue),
-		batch: make([]sdklog.Record, 0, b.batch),
-	}
+func newSender(out transport, b batching, timeout time.Duration, st *state) *sender {
+	return &sender{out: out, batching: b, timeout: timeout, state: st, queue: make(chan record, b.queue)}
 }
 
 // put takes a record, or counts it.
@@ -63,61 +60,71 @@ func (s *sender) run(ctx context.Context) {
 	}
 }
 
+// mostBytes bounds a request: receivers refuse those above 4 MiB.
+const mostBytes = 2 << 20
+
 // gather fills a batch; a part of one waits no longer than the delay.
 func (s *sender) gather(r record) {
-	s.batch = append(s.batch[:0], s.scribe.write(&r))
+	s.scribe.all, s.batch = s.scribe.all[:0], 0
+	s.add(&r)
 	wait := time.NewTimer(s.batching.delay)
 	defer wait.Stop()
-	for len(s.batch) < s.batching.batch {
+	for s.batch < uint64(s.batching.batch) && len(s.scribe.all) < mostBytes {
 		select {
 		case r, more := <-s.queue:
 			if !more {
 				return
 			}
-			s.batch = append(s.batch, s.scribe.write(&r))
+			s.add(&r)
 		case <-wait.C:
 			return
 		}
 	}
 }
 
+func (s *sender) add(r *record) {
+	s.scribe.write(r)
+	s.batch++
+}
+
 // hand gives a batch to the receiver, again and again for a while where nobody
 // takes it.
 func (s *sender) hand(ctx context.Context) {
-	n := uint64(len(s.batch))
-	defer clear(s.batch)
+	// Of its own: a request may be read for a while after it was given up.
+	request := s.envelope.request(make(buffer, 0, len(s.scribe.all)+4096), s.scribe.all)
 	ctx, cancel := context.WithTimeout(ctx, keepBatch)
 	defer cancel()
 	for pause := retryFirst; ; pause = min(2*pause, retryMost) {
-		err := s.export(ctx)
+		err := s.send(ctx, request)
 		if err == nil {
-			s.sent.Add(n)
-			s.state.good()
-			return
-		}
-		if less, ok := rejected(err); ok {
-			bad := min(uint64(less), n)
-			s.rejected.Add(bad)
-			s.sent.Add(n - bad)
-			if bad > 0 {
-				s.state.bad(err)
-			} else {
-				s.state.good() // a warning
-			}
 			return
 		}
 		s.state.bad(err)
-		if !passes(err) || !sleep(ctx, pause) {
-			s.failed.Add(n)
+		var p *passing
+		if !errors.As(err, &p) || !sleep(ctx, max(pause, p.wait)) {
+			s.failed.Add(s.batch)
 			return
 		}
 	}
 }
 
-func (s *sender) export(ctx context.Context) error {
+// send counts what of a batch was taken; an error is of the batch as a whole.
+func (s *sender) send(ctx context.Context, request []byte) error {
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
-	return s.out.Export(ctx, s.batch)
+	answer, err := s.out.send(ctx, request)
+	if err != nil {
+		return err
+	}
+	refused := min(uint64(max(answer.GetRejectedLogRecords(), 0)), s.batch)
+	s.rejected.Add(refused)
+	s.sent.Add(s.batch - refused)
+	if refused > 0 { // without, what it says is a warning
+		s.state.bad(fmt.Errorf("%d of %d records refused: %s", refused, s.batch, answer.GetErrorMessage()))
+		return nil
+	}
+	s.state.good()
+	return nil
 }
 
 // sleep tells whether there is time left afterwards.

@@ -7,15 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/url"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	sdklog "go.opentelemetry.io/otel/sdk/log"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
+	collog "go.opentelemetry.io/proto/otlp/collector/logs/v1"
+	"google.golang.org/protobuf/proto"
 )
 
 // fake is a receiver that does as err says.
@@ -25,16 +23,20 @@ type fake struct {
 	took  atomic.Uint64
 }
 
-func (f *fake) Export(ctx context.Context, records []sdklog.Record) error {
+func (f *fake) send(_ context.Context, request []byte) (*collog.ExportLogsPartialSuccess, error) {
 	f.tried.Add(1)
 	if err := f.err(); err != nil {
-		return err
+		return nil, err
 	}
-	f.took.Add(uint64(len(records)))
-	return nil
+	var req collog.ExportLogsServiceRequest
+	if err := proto.Unmarshal(request, &req); err != nil {
+		return nil, err
+	}
+	f.took.Add(uint64(len(req.ResourceLogs[0].ScopeLogs[0].LogRecords)))
+	return nil, nil
 }
-func (f *fake) Shutdown(context.Context) error   { return nil }
-func (f *fake) ForceFlush(context.Context) error { return nil }
+
+func (f *fake) close() {}
 
 func fakeSender(f *fake, b batching) (*sender, *line) {
 	said := &line{}
@@ -52,7 +54,7 @@ func TestTenMinutesWithoutAReceiver(t *testing.T) {
 		away.Store(true)
 		f := &fake{err: func() error {
 			if away.Load() {
-				return &url.Error{Op: "Post", URL: "http://receiver:4318/v1/logs", Err: errors.New("connection refused")}
+				return &passing{error: errors.New("connection refused")}
 			}
 			return nil
 		}}
@@ -109,32 +111,34 @@ func TestBatches(t *testing.T) {
 	})
 }
 
-func TestWhatPasses(t *testing.T) {
-	for _, c := range []struct {
-		err  error
-		want bool
-	}{
-		{status.Error(codes.Unavailable, ""), true},
-		{fmt.Errorf("late: %w", status.Error(codes.DeadlineExceeded, "")), true},
-		{errors.Join(nil, fmt.Errorf("%w: %w", errors.New("exporter export timeout"), status.Error(codes.Unavailable, ""))), true},
-		{fmt.Errorf("%w: %w", context.DeadlineExceeded, errors.New("503")), true},
-		{&url.Error{Op: "Post", Err: errors.New("refused")}, true},
-		{status.Error(codes.PermissionDenied, ""), false},
-		{status.Error(codes.ResourceExhausted, ""), false},
-		{errors.New("failed to send logs to http://a/v1/logs: 400 Bad Request"), false},
+func TestRetryAfter(t *testing.T) {
+	now := time.Date(2026, 11, 23, 9, 0, 0, 0, time.UTC)
+	for text, want := range map[string]time.Duration{
+		"": 0, "7": 7 * time.Second, "-1": 0, "99999999999999999999": 0, "soon": 0,
+		"Mon, 23 Nov 2026 09:00:30 GMT": 30 * time.Second, "Mon, 23 Nov 2026 08:00:00 GMT": 0,
 	} {
-		if got := passes(c.err); got != c.want {
-			t.Errorf("%v: %v", c.err, got)
+		if got := retryAfter(text, now); got != want {
+			t.Errorf("%q: %v, want %v", text, got, want)
 		}
 	}
 }
 
-func FuzzRejected(f *testing.F) {
-	f.Add("OTLP partial success: x (3 logs rejected)")
-	f.Add("OTLP partial success: (9 logs rejected) \n (99999999999999999999999 logs rejected)")
-	f.Fuzz(func(t *testing.T, text string) {
-		if n, ok := rejected(errors.New(text)); n < 0 || !ok && n != 0 {
-			t.Errorf("%d, %v", n, ok)
+// What a receiver asks for is kept to.
+func TestTheReceiverAsksToWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		start := time.Now()
+		f := &fake{err: func() error {
+			if time.Since(start) < 25*time.Second {
+				return &passing{errors.New("slower"), 25 * time.Second}
+			}
+			return nil
+		}}
+		s, _ := fakeSender(f, batching{queue: 10, batch: 10, delay: time.Second})
+		s.put(&record{})
+		close(s.queue)
+		s.run(t.Context())
+		if f.tried.Load() != 2 || s.sent.Load() != 1 {
+			t.Errorf("tried %d times, %d sent", f.tried.Load(), s.sent.Load())
 		}
 	})
 }
