@@ -97,15 +97,14 @@ func (k *kernelSide) load(cfg *Config) error {
 	if err := shared.LoadAndAssign(&k.programs, k.options()); err != nil {
 		return fmt.Errorf("load programs: %w", err)
 	}
-	names := [...]string{"flow_rare_ingress", "flow_rare_egress", "flow_copy_ingress", "flow_copy_egress"}
 	for i, p := range []*ebpf.Program{k.programs.RareIngress, k.programs.RareEgress, k.programs.CopyIngress, k.programs.CopyEgress} {
 		if err := k.rare.Put(uint32(i), p); err != nil {
 			return fmt.Errorf("join programs: %w", err)
 		}
-		k.loaded(names[i], p)
-		delete(spec.Programs, names[i])
 	}
-	delete(spec.Programs, "flow_clock")
+	for _, name := range []string{"flow_rare_ingress", "flow_rare_egress", "flow_copy_ingress", "flow_copy_egress", "flow_clock"} {
+		delete(spec.Programs, name)
+	}
 	// Names of types and lines are worth 20 KB of kernel memory an instance.
 	for _, p := range spec.Programs {
 		for i, ins := range p.Instructions {

@@ -61,7 +61,8 @@ type Config struct {
 	// Stranger is told that there is a namespace that may not be known. It must
 	// not call the tap.
 	Stranger func()
-	// Loaded is told of each program, where it is not nil.
+	// Loaded is told of each program that is attached, where it is not nil: the time
+	// of those is with that of what they call.
 	Loaded func(name string, p *ebpf.Program)
 	Log    *slog.Logger
 }
