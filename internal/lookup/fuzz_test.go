@@ -46,7 +46,7 @@ func FuzzTracker(f *testing.F) {
 			}
 			w.Take(&Packet{
 				Conn: c, Time: w.now, Sent: flags&1 != 0, Server: flags&4 != 0, Hello: flags&64 != 0,
-				Seq: seq - 1000, SYN: flags&8 != 0, FIN: flags&16 != 0, RST: flags&32 != 0,
+				Cookie: uint64(where >> 5 & 1), Seq: seq - 1000, SYN: flags&8 != 0, FIN: flags&16 != 0, RST: flags&32 != 0,
 				Length: n + more, Data: b[8 : 8+n],
 			})
 			w.check()
@@ -55,7 +55,7 @@ func FuzzTracker(f *testing.F) {
 		w.after(time.Hour)
 		w.after(time.Hour)
 		w.check()
-		if len(w.questions.all)+len(w.questions.asked)+len(w.streams.all)+w.streams.bytes+len(w.hellos0())+len(w.search.clients) != 0 {
+		if len(w.questions.all)+len(w.questions.asked)+len(w.questions.own)+len(w.streams.all)+w.streams.bytes+len(w.hellos0())+len(w.search.clients) != 0 {
 			t.Fatal("something is left after all has expired")
 		}
 	})
@@ -71,7 +71,7 @@ func (w *world) check() {
 		}
 	}
 	switch {
-	case len(w.questions.all) > 8 || w.questions.open.len+w.questions.over.len != len(w.questions.all):
+	case len(w.questions.all) > 8 || w.questions.open.len+w.questions.over.len != len(w.questions.all) || len(w.questions.own) > w.questions.open.len:
 		w.t.Fatalf("%d questions, %d and %d in order", len(w.questions.all), w.questions.open.len, w.questions.over.len)
 	case len(s.all) > 4 || s.order.len != len(s.all) || bytes != s.bytes || bytes > 2000:
 		w.t.Fatalf("%d streams, %d in order, %d bytes of %d", len(s.all), s.order.len, bytes, s.bytes)

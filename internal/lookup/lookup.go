@@ -48,7 +48,8 @@ type Packet struct {
 
 // Config of a Tracker. The zero value works; what is not called is not told.
 type Config struct {
-	// The host's network namespace: clients there are told apart by their cgroup.
+	// The host's network namespace: clients there are told apart by their cgroup, and
+	// answers to them may have been translated where the questions had not.
 	Host uint32
 	// How long after the last try a question is given up; 0 means 5.5 s: resolvers
 	// try again after 5 s, and that is the same question.
@@ -136,7 +137,7 @@ func New(cfg Config) *Tracker {
 	return &Tracker{
 		cfg:       cfg,
 		counts:    Counts{Malformed: map[dns.Cause]uint64{}, MalformedHello: map[tls.Cause]uint64{}},
-		questions: questions{all: map[key]*question{}, asked: map[subject]*question{}},
+		questions: questions{all: map[key]*question{}, asked: map[subject]*question{}, own: map[ownKey]*question{}},
 		cuts:      recent{at: map[cut]int64{}},
 		search:    search{clients: map[clientKey]*client{}},
 		streams:   streams{all: map[event.Conn]*stream{}},
@@ -199,9 +200,7 @@ func (t *Tracker) message(p *Packet, b []byte) {
 	case m.Opcode != 0 || m.Questions != 1 || role == event.RoleServer && !p.Server:
 		t.counts.Other++
 	case m.Response:
-		k := key{p.Conn, m.Name, m.ID, m.Type, role}
-		k.conn.Ifindex = 0
-		t.answer(p, role, t.questions.all[k])
+		t.answer(p, role, t.questioned(p, role))
 	default:
 		t.ask(p, role)
 	}

@@ -17,6 +17,17 @@ type questions struct {
 	open, over order[question]
 	// Those that a local end was asked, the last of each subject.
 	asked map[subject]*question
+	// Those of the host's own sockets that wait, by all but the addresses.
+	own map[ownKey]*question
+}
+
+// ownKey joins a question of the host's own and an answer of other addresses: a
+// bridge has the answer translated before it comes to the tap, while the question
+// is translated after its socket, and before the tap.
+type ownKey struct {
+	name string
+	id   uint16
+	kind uint16
 }
 
 // key joins a question and its answer. The interface does not count: the answer
@@ -79,6 +90,9 @@ func (t *Tracker) ask(p *Packet, role event.Role) {
 	}
 	t.questions.all[k] = q
 	t.questions.open.push(&q.place, q)
+	if t.isOwn(q) {
+		t.questions.own[q.ownKey()] = q
+	}
 	if role == event.RoleServer {
 		t.questions.wait(q)
 	} else {
@@ -101,6 +115,18 @@ func (s *questions) youngest(c event.Conn, id uint16, role event.Role) *question
 		place = place.prev
 	}
 	return nil
+}
+
+// questioned is the question that the answer in t.msg is to; nil where there is none.
+func (t *Tracker) questioned(p *Packet, role event.Role) *question {
+	m := &t.msg
+	k := key{p.Conn, m.Name, m.ID, m.Type, role}
+	k.conn.Ifindex = 0
+	q := t.questions.all[k]
+	if q == nil && role == event.RoleClient && p.Conn.Netns == t.cfg.Host && p.Conn.Protocol == event.UDP {
+		q = t.questions.own[ownKey{m.Name, m.ID, m.Type}]
+	}
+	return q
 }
 
 // answer takes in the answer in t.msg to a question, if there is one.
@@ -134,7 +160,8 @@ func (t *Tracker) answer(p *Packet, role event.Role, q *question) {
 		t.forget(q)
 	}
 	t.cfg.Lookup(l)
-	if role == event.RoleClient {
+	// From other addresses anybody may have said it: no name is learned.
+	if c := l.Conn; role == event.RoleClient && c.Local == p.Conn.Local && c.Remote == p.Conn.Remote {
 		t.cfg.Answered(l, m)
 	}
 }
@@ -168,14 +195,29 @@ func (t *Tracker) makeRoom() {
 // finish keeps a question to know late answers by.
 func (t *Tracker) finish(q *question, now int64) {
 	t.questions.unwait(q)
+	t.disown(q)
 	q.last = now
 	t.questions.over.push(&q.place, q)
 }
 
 func (t *Tracker) forget(q *question) {
 	t.questions.unwait(q)
+	t.disown(q)
 	q.place.drop()
 	delete(t.questions.all, q.key())
+}
+
+// isOwn: a socket of the host's asked; what only passes through has none.
+func (t *Tracker) isOwn(q *question) bool {
+	return q.Role == event.RoleClient && q.Cookie != 0 && q.Conn.Netns == t.cfg.Host && q.Conn.Protocol == event.UDP
+}
+
+func (q *question) ownKey() ownKey { return ownKey{q.Name, q.id, q.Type} }
+
+func (t *Tracker) disown(q *question) {
+	if t.isOwn(q) && t.questions.own[q.ownKey()] == q {
+		delete(t.questions.own, q.ownKey())
+	}
 }
 
 // wait notes that a local end was asked.

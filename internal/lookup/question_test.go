@@ -212,6 +212,42 @@ func TestWhatNobodyAskedFor(t *testing.T) {
 	}
 }
 
+// A bridge has the answer to the host translated before it is seen: the question
+// went to the server itself, the answer comes from its Service.
+func TestAnswersThatWereTranslated(t *testing.T) {
+	q := query(7, "web.example", typeA)
+	for _, c := range []struct {
+		what          string
+		host          uint32
+		cookie        uint64
+		answer        []byte
+		told, learned int
+	}{
+		{"to the host's own", 7, 5, reply(q, 0, "web.example. 5 A 1.2.3.4"), 1, 0},
+		{"another id", 7, 5, reply(query(8, "web.example", typeA), 0), 0, 0},
+		{"another name", 7, 5, reply(query(7, "evil.example", typeA), 0), 0, 0},
+		{"passes through", 7, 0, reply(q, 0), 0, 0},
+		{"to a pod", 1, 5, reply(q, 0), 0, 0},
+	} {
+		w := newWorld(t, Config{Host: c.host})
+		asked, answered := conn(40000), conn(40001)
+		asked.Remote = addr("10.244.1.35")
+		w.Take(&Packet{Conn: asked, Time: w.now, Sent: true, Cookie: c.cookie, Length: len(q), Data: q})
+		w.receives(answered, c.answer)
+		if len(w.lookups) != c.told || len(w.learned) != c.learned || w.counts.Unasked != uint64(1-c.told) {
+			t.Errorf("%s: told %v, learned %v, %+v", c.what, brief(w.lookups), w.learned, w.Counts())
+		}
+		if c.told == 1 && (w.lookups[0].Conn != asked || w.lookups[0].Latency() <= 0) {
+			t.Errorf("%s: %+v", c.what, w.lookups[0])
+		}
+		w.after(time.Minute)
+		w.after(time.Minute)
+		if len(w.questions.own) != 0 || len(w.questions.all) != 0 {
+			t.Errorf("%s: %d are kept", c.what, len(w.questions.own))
+		}
+	}
+}
+
 func TestWhatIsNoLookup(t *testing.T) {
 	w := newWorld(t, Config{})
 	group := conn(5353)
