@@ -10,7 +10,6 @@
 #define COPY_DNS 4096 /* bytes of one packet; EDNS has that many at most */
 #define COPY_MAX (16 << 10) /* and of a ClientHello: a TLS record has that many */
 #define HELLO_SEGMENTS 8 /* in which a ClientHello comes, at most */
-#define HELLO_BLIND 4 /* copied where it may have begun before */
 #define HELLO_MAX (16 << 10)
 #define LOOPBACK 1 /* ifindex */
 
@@ -91,7 +90,7 @@ static __always_inline __u8 expect_hello(struct __sk_buff *skb, __u8 flags)
 	tp = bpf_tcp_sock(sk);
 	if (!tp || tp->data_segs_in || tp->bytes_acked > HELLO_MAX)
 		return 0;
-	return tp->bytes_acked > 1 ? WATCH_HELLO | WATCH_BLIND : WATCH_HELLO; /* its SYN counts as one */
+	return WATCH_HELLO | WATCH_BLIND;
 }
 
 /* A segment of the local end's first words: false where they are no ClientHello. */
@@ -100,7 +99,7 @@ static __always_inline bool is_hello(struct flow_value *v, const struct flow_cop
 	__u32 left = v->hello_left;
 
 	if (v->watch & WATCH_BLIND) {
-		if (++v->hello_segments >= HELLO_BLIND)
+		if (++v->hello_segments >= HELLO_SEGMENTS)
 			v->watch &= WATCH_DNS;
 		return true;
 	}
