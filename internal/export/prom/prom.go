@@ -20,7 +20,7 @@ import (
 )
 
 // maxScrapes bounds those that are answered at one time.
-const maxScrapes = 8
+const maxScrapes = 4
 
 // Handler serves what take gives.
 func Handler(take func() (*meter.Snapshot, error)) http.Handler {

@@ -287,6 +287,30 @@ func TestNativeHistogram(t *testing.T) {
 	t.Error("no histogram")
 }
 
+// TestEveryMetricIsExplained, where people look.
+func TestEveryMetricIsExplained(t *testing.T) {
+	page, err := os.ReadFile("../../../docs/metrics.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	families, err := gatherer(busy(meter.PeerPod)).Gather()
+	if err != nil || len(families) < 30 {
+		t.Fatal(len(families), err)
+	}
+	for _, f := range families {
+		if !strings.Contains(string(page), "`"+f.GetName()+"`") {
+			t.Errorf("docs/metrics.md says nothing of %s", f.GetName())
+		}
+		for _, m := range f.Metric {
+			for _, l := range m.Label {
+				if !strings.Contains(string(page), "`"+l.GetName()+"`") {
+					t.Errorf("docs/metrics.md says nothing of the label %s of %s", l.GetName(), f.GetName())
+				}
+			}
+		}
+	}
+}
+
 func TestNoAnswer(t *testing.T) {
 	h := Handler(func() (*meter.Snapshot, error) { return nil, errors.New("the agent is shutting down") })
 	rec := httptest.NewRecorder()
