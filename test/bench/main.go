@@ -96,6 +96,7 @@ func run(args []string) error {
 		{"cpus", b.twoCPUs},
 		{"throughput", b.throughput},
 		{"update", b.update},
+		{"metrics", b.metrics},
 		{"agent", b.agentRows},
 		{"capture", b.capture},
 		{"dns", b.dnsRows},
