@@ -83,9 +83,9 @@ func (m *Meter) Sweep(now time.Time, living *Living) {
 		m.giveBackHistogram(DNSLatency, t.DNS[0])
 		m.giveBackHistogram(DNSLatency, t.DNS[1])
 	}
-	if ended {
-		// What was counted beyond the cap may have room now.
-		clear(m.young)
+	// Links that are not used any more are forgotten, and with them identities.
+	m.old, m.young = m.young, map[link]*Pair{}
+	if ended { // what was counted beyond the cap may have room now
 		clear(m.old)
 	}
 }
