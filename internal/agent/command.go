@@ -29,8 +29,7 @@ func Main(ctx context.Context, p Process) int {
 	// without detaching.
 	signal.Ignore(syscall.SIGPIPE)
 	cfg := Defaults()
-	cfg.Version = p.Version
-	cfg.OTel = true
+	cfg.Version, cfg.OTel = p.Version, true
 	cfg.Log = slog.New(slog.NewTextHandler(p.Stderr, nil))
 	root := &cobra.Command{
 		Use:           "orb8-agent",

@@ -131,8 +131,13 @@ func (s *scribe) yes(key attribute.Key) {
 
 func (s *scribe) address(key attribute.Key, a netip.Addr) {
 	s.scratch = a.AppendTo(s.scratch[:0])
-	s.record.attribute(recordAttribute, key, 1+length(uint64(len(s.scratch)))+len(s.scratch))
-	s.record.bytes(anyString, s.scratch)
+	s.plain(key, s.scratch)
+}
+
+// plain writes text that is known to be UTF-8.
+func (s *scribe) plain(key attribute.Key, v []byte) {
+	s.record.attribute(recordAttribute, key, 1+length(uint64(len(v)))+len(v))
+	s.record.bytes(anyString, v)
 }
 
 // list writes texts, which are UTF-8.

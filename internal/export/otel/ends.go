@@ -3,7 +3,8 @@
 package otel
 
 import (
-	"strconv"
+	"encoding/binary"
+	"encoding/hex"
 	"strings"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -43,7 +44,7 @@ func (s *scribe) tuple(f *event.Flow) {
 	s.some(semconv.SourcePortKey, uint64(from))
 	s.address(semconv.DestinationAddressKey, destination)
 	s.some(semconv.DestinationPortKey, uint64(to))
-	s.text("orb8.connection.id", connectionID(&wire))
+	s.connection(&wire)
 }
 
 // tuples gives a connection as its socket has it, and as it is on the wire.
@@ -61,10 +62,11 @@ func tuples(f *event.Flow) (socket, wire event.Conn) {
 	return socket, wire
 }
 
-// connectionID is as in the API's records, in sixteen digits.
-func connectionID(c *event.Conn) string {
-	id := strconv.FormatUint(c.ID(), 16)
-	return "0000000000000000"[len(id):] + id
+// connection writes the ID of the API's records, in sixteen digits.
+func (s *scribe) connection(c *event.Conn) {
+	s.scratch = binary.BigEndian.AppendUint64(s.scratch[:0], c.ID())
+	s.scratch = hex.AppendEncode(s.scratch, s.scratch)[8:]
+	s.plain("orb8.connection.id", s.scratch)
 }
 
 func protocolName(p event.Protocol) string {

@@ -253,9 +253,9 @@ func authority(t *testing.T) (server *tls.Config, variables map[string]string) {
 		ClientCAs:    pool, ClientAuth: tls.RequireAndVerifyClientCert, NextProtos: []string{"h2", "http/1.1"},
 	}
 	return server, map[string]string{
-		"OTEL_EXPORTER_OTLP_CERTIFICATE":        write(t, dir, "ca.pem", "CERTIFICATE", ca.Raw),
-		"OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE": write(t, dir, "client.pem", "CERTIFICATE", cli.Raw),
-		"OTEL_EXPORTER_OTLP_CLIENT_KEY":         write(t, dir, "client.key", "EC PRIVATE KEY", key),
+		"OTEL_EXPORTER_OTLP_CERTIFICATE":        write(t, filepath.Join(dir, "ca.pem"), "CERTIFICATE", ca.Raw),
+		"OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE": write(t, filepath.Join(dir, "client.pem"), "CERTIFICATE", cli.Raw),
+		"OTEL_EXPORTER_OTLP_CLIENT_KEY":         write(t, filepath.Join(dir, "client.key"), "EC PRIVATE KEY", key),
 	}
 }
 
@@ -281,9 +281,8 @@ func certificate(t *testing.T, c, by *x509.Certificate, byKey *ecdsa.PrivateKey)
 	return key, made
 }
 
-func write(t *testing.T, dir, name, kind string, raw []byte) string {
+func write(t *testing.T, path, kind string, raw []byte) string {
 	t.Helper()
-	path := filepath.Join(dir, name)
 	if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: raw}), 0o600); err != nil {
 		t.Fatal(err)
 	}
