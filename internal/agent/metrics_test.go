@@ -273,10 +273,9 @@ func TestWhatWasToldIsNotTakenBack(t *testing.T) {
 		{event.Counter{Bytes: 5, Packets: 1}, event.Counter{Bytes: 5, Packets: 1}},
 		{event.Counter{Bytes: 4, Packets: 2}, event.Counter{Bytes: 5, Packets: 2}},
 	} {
-		if now := c.now; true {
-			if grow(&told, &now); now != c.want {
-				t.Errorf("%v", now)
-			}
+		now := c.now
+		if grow(&told, &now); now != c.want {
+			t.Errorf("%v", now)
 		}
 	}
 }

@@ -192,7 +192,7 @@ func TestWhatIsGoneIsForgotten(t *testing.T) {
 // TestHostileLabels: whatever pods and names are called, every format can be read.
 func TestHostileLabels(t *testing.T) {
 	m := meter.New(meter.Config{Level: meter.PeerPod, Start: time.Unix(1000, 0)})
-	for _, name := range []string{"a\"b\\c\nd", "\xff\xfe", "\x1b[2J\x00", "‮evil", strings.Repeat("é", 500), "{}=,#"} {
+	for _, name := range []string{"a\"b\\c\nd", "\xff\xfe", "\x1b[2J\x00", "\u202eevil", strings.Repeat("é", 500), "{}=,#"} {
 		own := podOf(name, name, name)
 		m.Flow(flowOf(own, &event.Identity{Class: event.ClassExternal, FQDN: name}), &event.Traffic{TxBytes: 1}, traffic)
 		m.Drop(own, &event.Drop{Reason: name, Amount: event.Counter{Packets: 1}})

@@ -55,8 +55,13 @@ func (x *exposition) tap() {
 			name string
 			n    event.Counter
 		}{
-			{"carried", t.Carried}, {"flows", t.Flows}, {"forwarded", t.Forwarded}, {"malformed", t.Malformed},
-			{"not_ip", t.NotIP}, {"overflow", t.Overflow}, {"unplaced", t.Unplaced},
+			{"carried", t.Carried},
+			{"flows", t.Flows},
+			{"forwarded", t.Forwarded},
+			{"malformed", t.Malformed},
+			{"not_ip", t.NotIP},
+			{"overflow", t.Overflow},
+			{"unplaced", t.Unplaced},
 		} {
 			l := labels("class", c.name, "direction", d.name)
 			bytes.set(float64(c.n.Bytes), l...)
