@@ -19,6 +19,7 @@ import (
 
 	pb "github.com/orb8/orb8/api/orb8/v1"
 	"github.com/orb8/orb8/internal/bpftest"
+	"github.com/orb8/orb8/internal/cluster"
 	"github.com/orb8/orb8/internal/event"
 	"github.com/orb8/orb8/internal/export/meter"
 )
@@ -276,6 +277,42 @@ func TestWhatWasToldIsNotTakenBack(t *testing.T) {
 		now := c.now
 		if grow(&told, &now); now != c.want {
 			t.Errorf("%v", now)
+		}
+	}
+}
+
+// TestSeriesEndWithPods: as the cluster tells, after the grace and not before.
+func TestSeriesEndWithPods(t *testing.T) {
+	p := testPipeline(t)
+	p.cluster = cluster.New(cluster.Config{Node: "n1"})
+	pods := map[string]*cluster.Pod{}
+	for _, name := range []string{"stays", "goes", "ends"} {
+		pods[name] = &cluster.Pod{UID: name, Namespace: "ml", Name: name, Node: "n1", Workload: event.Workload{Kind: "Job", Name: name}, Phase: "Running"}
+		p.cluster.Apply([]cluster.Change{{Kind: cluster.KindPod, Key: name, Pod: pods[name], At: 1}}, true)
+		f := event.Flow{Local: p.cluster.Identity(name), Remote: &event.Identity{Class: event.ClassExternal}}
+		p.meter.Flow(&f, &event.Traffic{TxBytes: 1}, 0)
+	}
+	ended := *pods["ends"]
+	ended.Phase = "Succeeded"
+	p.cluster.Apply([]cluster.Change{{Kind: cluster.KindPod, Key: "goes", At: 2}, {Kind: cluster.KindPod, Key: "ends", Pod: &ended, At: 2}}, true)
+	for _, c := range []struct {
+		after time.Duration
+		want  []string
+	}{
+		{p.cfg.MetricsGrace - time.Second, []string{"ends", "goes", "stays"}},
+		{p.cfg.MetricsGrace + time.Second, []string{"ends", "goes", "stays"}}, // it has just looked
+		{2 * p.cfg.MetricsGrace, []string{"stays"}},
+	} {
+		p.last = p.start.Add(c.after)
+		p.sweep()
+		var got []string
+		for _, pair := range p.meter.Snapshot(p.flows.Each).Pairs {
+			if !pair.Unused() {
+				got = append(got, pair.Labels.Own.Workload)
+			}
+		}
+		if slices.Sort(got); !slices.Equal(got, c.want) {
+			t.Errorf("after %v: %v", c.after, got)
 		}
 	}
 }

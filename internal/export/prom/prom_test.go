@@ -12,6 +12,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -309,6 +310,25 @@ func TestEveryMetricIsExplained(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestScrapesBesideEachOther share a snapshot.
+func TestScrapesBesideEachOther(t *testing.T) {
+	m := busy(meter.Pod)
+	s := m.Snapshot(none)
+	srv := httptest.NewServer(Handler(func() (*meter.Snapshot, error) { return s, nil }))
+	defer srv.Close()
+	var wg sync.WaitGroup
+	for range maxScrapes {
+		wg.Go(func() {
+			for _, accept := range []string{"", protobuf} {
+				if body, _ := scrape(t, srv.URL, accept); len(body) < 1000 {
+					t.Errorf("%d bytes", len(body))
+				}
+			}
+		})
+	}
+	wg.Wait()
 }
 
 func TestNoAnswer(t *testing.T) {
