@@ -125,6 +125,8 @@ func (e *Exporter) Consume(events <-chan []event.Event) {
 	e.take(events)
 	stop := time.AfterFunc(e.cfg.Linger, cut)
 	defer stop.Stop()
+	e.ledger.tell = func(r *record) { e.sender.wait(ctx, r) }
+	e.ledger.end()
 	close(e.sender.queue)
 	sending.Wait()
 }
@@ -137,7 +139,6 @@ func (e *Exporter) take(events <-chan []event.Event) {
 		select {
 		case batch, more := <-events:
 			if !more {
-				e.ledger.end()
 				return
 			}
 			for i := range batch {

@@ -119,8 +119,12 @@ type post struct {
 }
 
 func newPost(s *signal, agent string) *post {
-	t := http.DefaultTransport.(*http.Transport).Clone()
-	t.TLSClientConfig = s.tls
+	t := &http.Transport{
+		Proxy: http.ProxyFromEnvironment, TLSClientConfig: s.tls, TLSHandshakeTimeout: s.timeout, IdleConnTimeout: 90 * time.Second,
+		ForceAttemptHTTP2: true,
+		// A connection that nobody acknowledges would be used until TCP gives up.
+		HTTP2: &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 15 * time.Second},
+	}
 	p := &post{
 		// Where a receiver has moved to is for its owner to say.
 		client: &http.Client{Transport: t, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }},

@@ -47,6 +47,15 @@ func (s *sender) put(r *record) {
 	}
 }
 
+// wait takes a record as soon as there is room, as long as ctx lets it.
+func (s *sender) wait(ctx context.Context, r *record) {
+	select {
+	case s.queue <- *r:
+	case <-ctx.Done():
+		s.full.Add(1)
+	}
+}
+
 func (s *sender) dropped() uint64 {
 	return s.full.Load() + s.failed.Load() + s.rejected.Load()
 }
@@ -139,36 +148,42 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// state says once that a receiver takes nothing, and once that it does again.
+// state says once that a receiver takes nothing, and once that it does again; of
+// one that changes its mind all the time, once a minute.
 type state struct {
 	log  *slog.Logger
 	what string
 	host string
-	// nil while all is well.
+	lost func() uint64
+	// nil while all is well. Others only read it.
 	failing atomic.Pointer[failing]
-	lost    func() uint64
+	last    time.Time // that it was said
 }
 
 type failing struct {
 	err   error
 	since time.Time
 	lost  uint64
+	said  bool
 }
 
+// sayEvery bounds how often the log tells of a state.
+const sayEvery = time.Minute
+
 func (s *state) bad(err error) {
-	was := s.failing.Load()
 	now := &failing{err: brief(err), since: time.Now(), lost: s.lost()}
-	if was != nil {
-		now.since, now.lost = was.since, was.lost
+	if was := s.failing.Load(); was != nil {
+		now.since, now.lost, now.said = was.since, was.lost, was.said
 	}
-	s.failing.Store(now)
-	if was == nil {
+	if !now.said && (s.last.IsZero() || time.Since(s.last) >= sayEvery) {
+		now.said, s.last = true, time.Now()
 		s.log.Warn("OTLP: "+s.what+" not taken, will go on trying", "receiver", s.host, "error", now.err)
 	}
+	s.failing.Store(now)
 }
 
 func (s *state) good() {
-	if was := s.failing.Swap(nil); was != nil {
+	if was := s.failing.Swap(nil); was != nil && was.said {
 		s.log.Info("OTLP: "+s.what+" taken again", "receiver", s.host, "after", time.Since(was.since).Round(time.Second).String(), "dropped", s.lost()-was.lost)
 	}
 }

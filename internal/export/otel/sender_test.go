@@ -14,6 +14,8 @@ import (
 
 	collog "go.opentelemetry.io/proto/otlp/collector/logs/v1"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/orb8/orb8/internal/event"
 )
 
 // fake is a receiver that does as err says.
@@ -141,4 +143,50 @@ func TestTheReceiverAsksToWait(t *testing.T) {
 			t.Errorf("tried %d times, %d sent", f.tried.Load(), s.sent.Load())
 		}
 	})
+}
+
+// One that takes every other batch is not told of at each.
+func TestAReceiverThatChangesItsMind(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := 0
+		f := &fake{err: func() error {
+			if n++; n%2 == 0 {
+				return errors.New("I do not like this one")
+			}
+			return nil
+		}}
+		s, said := fakeSender(f, batching{queue: 10, batch: 1, delay: time.Second})
+		done := make(chan struct{})
+		go func() { defer close(done); s.run(t.Context()) }()
+		for range 600 {
+			s.put(&record{})
+			time.Sleep(time.Second)
+		}
+		close(s.queue)
+		<-done
+		if bad, good := said.count("not taken"), said.count("taken again"); bad > 11 || bad < 9 || good != bad || s.failed.Load() != 300 {
+			t.Errorf("said %d and %d times in ten minutes, %d failed", bad, good, s.failed.Load())
+		}
+	})
+}
+
+// At the end there is time for more than the queue holds.
+func TestTheRestIsSentAtTheEnd(t *testing.T) {
+	f := &fake{err: func() error { return nil }}
+	s, _ := fakeSender(f, batching{queue: 2, batch: 5, delay: time.Millisecond})
+	e := &Exporter{cfg: Config{Linger: 10 * time.Second}, ledger: newLedger(FlowsInterval, time.Minute, 1000), sender: s}
+	e.ledger.tell = s.put
+	events := make(chan []event.Event, 1)
+	var batch []event.Event
+	for i := range 500 {
+		ev := closed(i)
+		ev.Kind, ev.Flow.State = event.KindTraffic, event.StateEstablished
+		batch = append(batch, ev)
+	}
+	events <- batch
+	close(events)
+	e.Consume(events)
+	if s.sent.Load() != 500 || s.dropped() != 0 {
+		t.Errorf("%d sent, %v", s.sent.Load(), e.Losses())
+	}
 }

@@ -68,6 +68,9 @@ func (get environment) settings() (s settings, err error) {
 	all[3] = get.number("OTEL_BLRP_MAX_EXPORT_BATCH_SIZE", 10_000, &s.batching.batch)
 	all[4] = get.milliseconds("OTEL_BLRP_SCHEDULE_DELAY", &s.batching.delay)
 	all[5] = get.milliseconds("OTEL_METRIC_EXPORT_INTERVAL", &s.interval)
+	if all[0] != nil && all[1] != nil && all[0].Error() == all[1].Error() { // of both
+		all[1] = nil
+	}
 	return s, errors.Join(all[:]...)
 }
 

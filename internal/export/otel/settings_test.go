@@ -94,6 +94,8 @@ func TestWhatCannotBeRead(t *testing.T) {
 			_, err := read(map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": "https://collector:4318", key: v})
 			if err == nil || !strings.Contains(err.Error(), key) && !strings.Contains(err.Error(), "_CLIENT_") {
 				t.Errorf("%s=%q: %v", key, v, err)
+			} else if strings.Count(err.Error(), "\n") > 0 {
+				t.Errorf("%s=%q: said twice: %v", key, v, err)
 			} else if strings.Contains(strings.ReplaceAll(err.Error(), empty, ""), "s3cret") {
 				t.Errorf("%s=%q: the value is told: %v", key, v, err)
 			}
