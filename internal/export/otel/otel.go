@@ -161,20 +161,13 @@ func (e *Exporter) take(events <-chan []event.Event) {
 
 // Losses is what was to be sent and was not.
 func (e *Exporter) Losses() []event.Loss {
-	if e == nil || e.sender == nil {
+	if e == nil || e.sender == nil || e.sender.dropped() == 0 {
 		return nil
 	}
-	var losses []event.Loss
-	for _, l := range []event.Loss{
-		{Stage: "otlp", Count: e.sender.full.Load(), Hint: "records for which the queue had no room: the receiver is slower than they come, or away; OTEL_BLRP_MAX_QUEUE_SIZE makes it longer"},
-		{Stage: "otlp", Count: e.sender.failed.Load(), Hint: "records that the receiver refused as a batch, or did not take within a minute"},
-		{Stage: "otlp", Count: e.sender.rejected.Load(), Hint: "records that the receiver refused out of a batch that it took"},
-	} {
-		if l.Count > 0 {
-			losses = append(losses, l)
-		}
-	}
-	return losses
+	return []event.Loss{{
+		Stage: "otlp", Count: e.sender.dropped(),
+		Hint: "log records for which the queue had no room (OTEL_BLRP_MAX_QUEUE_SIZE), or that the OpenTelemetry receiver refused or did not take within a minute: the agent's log says why",
+	}}
 }
 
 // Notes say what is not taken.

@@ -59,7 +59,7 @@ type receiver struct {
 
 func newReceiver(t *testing.T, overGRPC bool, conf *tls.Config) *receiver {
 	r := &receiver{t: t, grpc: overGRPC, tls: conf, records: map[string]*logs.LogRecord{}, metrics: map[string]*metrics.Metric{}}
-	r.start("127.0.0.1:0")
+	r.start("127.0.0.2:0") // where no client has its port: it may be taken again
 	t.Cleanup(func() { r.stop() })
 	return r
 }
@@ -240,7 +240,7 @@ func (r *receiver) keepMetrics(req *colmetric.ExportMetricsServiceRequest) {
 func authority(t *testing.T) (server *tls.Config, variables map[string]string) {
 	dir := t.TempDir()
 	caKey, ca := certificate(t, &x509.Certificate{IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}, nil, nil)
-	srvKey, srv := certificate(t, &x509.Certificate{IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}, ca, caKey)
+	srvKey, srv := certificate(t, &x509.Certificate{IPAddresses: []net.IP{net.IPv4(127, 0, 0, 2)}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}, ca, caKey)
 	cliKey, cli := certificate(t, &x509.Certificate{ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}, ca, caKey)
 	key, err := x509.MarshalECPrivateKey(cliKey)
 	if err != nil {
