@@ -64,6 +64,9 @@ func countedApart(s *orb8v1.Summary) string {
 // Loss says what was lost, where, and what to do.
 func Loss(l *orb8v1.Loss) string {
 	line := fmt.Sprintf("%s lost at %s", plural(l.GetCount(), "event"), l.GetStage())
+	if strings.HasPrefix(l.GetStage(), "dns_") || strings.HasPrefix(l.GetStage(), "hello_") {
+		line = fmt.Sprintf("%s not understood at %s", plural(l.GetCount(), "message"), l.GetStage())
+	}
 	if l.GetHint() != "" {
 		line += ": " + l.GetHint()
 	}
