@@ -174,8 +174,11 @@ func (a *Agent) notes() []string {
 	notes := append(slices.Clone(a.problems), a.who.problems()...)
 	notes = append(notes, a.kube.problems()...)
 	notes = append(notes, a.otel.Notes()...)
+	if a.cfg.DNSPorts == noPorts {
+		notes = append(notes, "what the DNS is asked is not read (ORB8_DNS_PORTS)")
+	}
 	switch {
-	case !a.cfg.Loopback && a.cfg.DNSPorts == "none":
+	case !a.cfg.Loopback && a.cfg.DNSPorts == noPorts:
 		notes = append(notes, "loopback is not tapped (ORB8_LOOPBACK)")
 	case !a.cfg.Loopback:
 		notes = append(notes, "loopback is not tapped, only what the DNS is asked there is read (ORB8_LOOPBACK)")

@@ -283,10 +283,12 @@ func validLevel(text string) bool {
 	return ok
 }
 
+const noPorts = "none"
+
 func valid(_ []uint16, err error) bool { return err == nil }
 
 func parsePorts(text string) (ports []uint16, err error) {
-	if text == "none" {
+	if text == noPorts {
 		return nil, nil
 	}
 	for word := range strings.SplitSeq(text, ",") {

@@ -61,8 +61,9 @@ type lookups struct {
 	host uint32
 
 	// The listener's.
-	tracker *lookup.Tracker
-	filling heard
+	tracker  *lookup.Tracker
+	filling  heard
+	uncopied uint64
 
 	mu sync.Mutex
 	// Not taken yet; what found no room in it, ever; as of the last packet.
@@ -123,6 +124,10 @@ func (l *lookups) Run(ctx context.Context) error {
 		}
 		l.tracker.Take(&p)
 	}, func(now int64) {
+		if n := l.tap.Uncopied(); n > l.uncopied {
+			l.uncopied = n
+			l.tracker.Missed(now)
+		}
 		l.tracker.Expire(now)
 		l.hand()
 	})
@@ -243,6 +248,11 @@ func (p *pipeline) lookup(one *event.Lookup) {
 	if !ok {
 		return // it only passes through here
 	}
+	if one.RCode == event.RCodeTimeout && f.State == event.StateRefused {
+		refused := *one
+		refused.RCode = event.RCodeUnreachable
+		one = &refused
+	}
 	client, server := p.who.Party(f.Local), f.Remote
 	if one.Role == event.RoleServer {
 		client, server = p.who.Party(f.Remote), p.who.Party(f.Local)
@@ -265,13 +275,45 @@ func (l *lookups) expire(who *enrich.Enricher, now time.Time) {
 }
 
 // Asked and Listed make it enrich.Names.
-func (l *lookups) Asked(c *event.Conn, cgroup uint64, began int64) string {
-	who := l.who(c.Netns, cgroup)
-	if name, ok := l.names.Name(who, c.Remote, began); ok {
-		return name
+func (l *lookups) Asked(f *event.Flow) string {
+	who := l.who(f.Conn.Netns, f.Cgroup)
+	if f.TLS != nil && l.names.Has(who, f.Conn.Remote, f.TLS.ServerName) {
+		return f.TLS.ServerName
 	}
-	name, _ := l.names.Only(who, c.Remote)
+	began, seen := l.began(f)
+	name, ok := l.names.Name(who, f.Conn.Remote, began)
+	if !ok && !seen {
+		name, _ = l.names.Only(who, f.Conn.Remote)
+	}
 	return name
+}
+
+const (
+	// tick is how coarse the tap's stamps are.
+	tick = int64(10 * time.Millisecond)
+	// stampsTurn: the stamp of a SYN is good for an hour.
+	stampsTurn = int64(time.Hour)
+	// What is first seen so long after the start was not there before.
+	younger = 2 * time.Second
+)
+
+// began is when a connection began, and whether that was seen. A SYN has a stamp
+// that is good to the microsecond: names are asked for shortly before.
+func (l *lookups) began(f *event.Flow) (at int64, seen bool) {
+	switch {
+	case f.Conn.Protocol != event.TCP:
+		return f.First + tick, f.First > l.start.Add(younger).UnixNano()
+	case f.Health.SYN == 0:
+		return f.First + tick, false
+	case time.Now().UnixNano()-f.First > stampsTurn:
+		return f.First + tick, true
+	}
+	mono, clock, err := flow.Clock()
+	if err != nil {
+		return f.First + tick, true
+	}
+	ago := uint32(mono/1000) - f.Health.SYN // both turn over alike
+	return mono - int64(ago)*1000 + clock, true
 }
 
 func (l *lookups) Listed(ip event.IP) string { return l.listed.Name(ip) }
@@ -281,7 +323,7 @@ func (l *lookups) losses() []event.Loss {
 	c, spilled := l.counted()
 	return append(some(
 		event.Loss{Stage: "copies", Count: l.tap.Uncopied(), Hint: "packets of the DNS, or with which TLS begins, came faster than they were read: look-ups and names are missing"},
-		event.Loss{Stage: "lookups", Count: spilled + c.Evicted + c.StreamEvicted + c.StreamGap + c.HelloEvicted, Hint: "look-ups, or what begins TLS, that there was no room for, or of which a part was missing"},
+		event.Loss{Stage: "lookups", Count: spilled + c.Evicted + c.Missed + c.StreamEvicted + c.StreamGap + c.HelloEvicted, Hint: "look-ups, or what begins TLS, that there was no room for, or of which a part was missing"},
 		event.Loss{Stage: "lookups_evicted", Count: l.rows.Evicted(), Hint: "clients and servers that made room for others: their look-ups are not in the answers of orb8 dns"},
 	), l.names.Losses()...)
 }
@@ -303,12 +345,12 @@ func (l *lookups) unread() []event.Loss {
 		event.Loss{Stage: "hello_incomplete", Count: c.HelloIncomplete, Hint: "ClientHellos of which a part never came"},
 	)
 	for cause, n := range c.Malformed {
-		all = append(all, event.Loss{Stage: "dns_malformed", Count: n, Hint: "messages on a DNS port that could not be read: " + string(cause)})
+		all = append(all, event.Loss{Stage: "dns_malformed_" + string(cause), Count: n, Hint: "messages on a DNS port that could not be read"})
 	}
 	for cause, n := range c.MalformedHello {
-		all = append(all, event.Loss{Stage: "hello_malformed", Count: n, Hint: "ClientHellos that could not be read: " + string(cause)})
+		all = append(all, event.Loss{Stage: "hello_malformed_" + string(cause), Count: n, Hint: "ClientHellos that could not be read"})
 	}
-	slices.SortFunc(all, func(a, b event.Loss) int { return cmp.Or(cmp.Compare(a.Stage, b.Stage), cmp.Compare(a.Hint, b.Hint)) })
+	slices.SortFunc(all, func(a, b event.Loss) int { return cmp.Compare(a.Stage, b.Stage) })
 	return all
 }
 
@@ -321,6 +363,9 @@ func some(all ...event.Loss) []event.Loss {
 func (n *node) Dns(ctx context.Context, f filter.Filter, roles []event.Role, limit int) (out observer.Lookups, err error) {
 	err = n.visit(ctx, true, func() {
 		l := n.lookups
+		if n.cfg.DNSPorts == noPorts {
+			return
+		}
 		out.LookupAnswer = l.rows.Query(&f, roles, limit, n.last.UnixNano())
 		out.Start, out.End = l.start, n.last
 		out.Losses = append(l.losses(), l.unread()...)

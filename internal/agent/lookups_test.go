@@ -12,11 +12,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math/big"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -40,6 +43,10 @@ edge.example.net.           5   IN A     203.0.113.10
 web.example.org.            30  IN A     203.0.113.11
 big.example.com.            30  IN A     203.0.113.12
 here.corp.internal.         30  IN A     203.0.113.13
+x0.shared.example.          30  IN A     203.0.113.14
+x1.shared.example.          30  IN A     203.0.113.14
+x2.shared.example.          30  IN A     203.0.113.14
+x3.shared.example.          30  IN A     203.0.113.14
 `
 
 func newTown(t *testing.T, env ...string) *town {
@@ -286,15 +293,20 @@ func (c *town) serveTLS(at string) {
 
 // call opens a connection from the client and gives its port.
 func (c *town) call(at string, config *tls.Config) (port uint32) {
+	c.t.Helper()
+	conn := c.dial(at, config)
+	return uint32(conn.LocalAddr().(*net.TCPAddr).Port)
+}
+
+func (c *town) dial(at string, config *tls.Config) (conn net.Conn) {
 	t := c.t
 	t.Helper()
 	c.client.Do(func() {
-		conn, err := net.DialTimeout("tcp", at, 10*time.Second)
-		if err != nil {
+		var err error
+		if conn, err = net.DialTimeout("tcp", at, 10*time.Second); err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { conn.Close() })
-		port = uint32(conn.LocalAddr().(*net.TCPAddr).Port)
 		if config != nil {
 			config.InsecureSkipVerify = true
 			if err := tls.Client(conn, config).Handshake(); err != nil {
@@ -302,7 +314,25 @@ func (c *town) call(at string, config *tls.Config) (port uint32) {
 			}
 		}
 	})
-	return port
+	return conn
+}
+
+// named gives what the agent calls the other end of the client's connections, by
+// their ports.
+func (c *town) named(ports ...uint32) map[uint32]string {
+	all := map[uint32]string{}
+	flows, _ := c.a.flows(&pb.FlowsRequest{Include: &pb.Filter{SrcPorts: ports}})
+	for _, f := range flows {
+		if f.GetTap().GetNamespace() != "client" {
+			continue
+		}
+		text := fmt.Sprintf("%s by %s", f.GetRemote().GetFqdn(), f.GetRemote().GetFqdnSource())
+		if h := f.GetTls(); h != nil {
+			text += fmt.Sprintf(", %s to %s, %s", h.GetVersion(), h.GetServerName(), strings.Join(h.GetAlpn(), " "))
+		}
+		all[f.GetLocal().GetPort()] = text
+	}
+	return all
 }
 
 // Addresses of the outside are called what the client asked for, what it said in
@@ -316,36 +346,69 @@ func TestNamesOfTheOutside(t *testing.T) {
 	for _, at := range []string{"10", "11", "12", "14"} {
 		c.serveTLS("203.0.113." + at + ":443")
 	}
-	before := c.call("203.0.113.11:443", nil) // nobody has asked yet
+	before := c.call("203.0.113.11:443", nil) // and asks afterwards
 	c.resolve("nameserver 10.7.1.1\n", "api.example.com", "web.example.org")
-	asked := c.call("203.0.113.10:443", &tls.Config{ServerName: "api.example.com", NextProtos: []string{"h2", "http/1.1"}})
-	said := c.call("203.0.113.12:443", &tls.Config{ServerName: "said.example.com", MaxVersion: tls.VersionTLS12})
-	listed := c.call("203.0.113.14:443", &tls.Config{})
-	for port, want := range map[uint32]string{
-		asked:  "api.example.com by dns, TLS 1.3 to api.example.com, h2 http/1.1",
-		said:   "said.example.com by sni, TLS 1.2 to said.example.com, ",
-		listed: "storage by cidr, TLS 1.3 to , ",
-		before: "web.example.org by dns",
-	} {
-		got := ""
-		bpftest.Eventually(t, "a connection to "+want, func() bool {
-			flows, _ := c.a.flows(&pb.FlowsRequest{Include: &pb.Filter{SrcPorts: []uint32{port}, To: &pb.EndFilter{Fqdns: []string{"*.EXAMPLE.*", "storage"}}}})
-			for _, f := range flows {
-				if f.GetOpenedBy() == pb.Opener_OPENER_LOCAL && f.GetTap().GetNamespace() == "client" {
-					got = fmt.Sprintf("%s by %s", f.GetRemote().GetFqdn(), f.GetRemote().GetFqdnSource())
-					if h := f.GetTls(); h != nil {
-						got += fmt.Sprintf(", %s to %s, %s", h.GetVersion(), h.GetServerName(), strings.Join(h.GetAlpn(), " "))
-					}
-				}
-			}
-			return got == want
-		})
+	want := map[uint32]string{
+		before: "storage by cidr",
+		c.call("203.0.113.10:443", &tls.Config{ServerName: "api.example.com", NextProtos: []string{"h2", "http/1.1"}}): "api.example.com by dns, TLS 1.3 to api.example.com, h2 http/1.1",
+		c.call("203.0.113.12:443", &tls.Config{ServerName: "said.example.com", MaxVersion: tls.VersionTLS12}):          "said.example.com by sni, TLS 1.2 to said.example.com, ",
+		c.call("203.0.113.14:443", &tls.Config{}): "storage by cidr, TLS 1.3 to , ",
+	}
+	// Several names of one address, one right after the other.
+	r := net.Resolver{PreferGo: true, Dial: func(ctx context.Context, by, _ string) (conn net.Conn, err error) {
+		c.client.Do(func() { conn, err = (&net.Dialer{}).DialContext(ctx, by, "10.7.1.1:53") })
+		return conn, err
+	}}
+	for i := range 4 {
+		name := fmt.Sprintf("x%d.shared.example", i)
+		if _, err := r.LookupHost(t.Context(), name+"."); err != nil {
+			t.Fatal(err)
+		}
+		want[c.call("203.0.113.14:443", nil)] = name + " by dns"
+	}
+	// The last but one of two that were asked for, as the connection itself says.
+	want[c.call("203.0.113.14:443", &tls.Config{ServerName: "x2.shared.example"})] = "x2.shared.example by dns, TLS 1.3 to x2.shared.example, "
+	var got map[uint32]string
+	bpftest.Eventually(t, "names of the outside", func() bool {
+		got = c.named(slices.Collect(maps.Keys(want))...)
+		return maps.Equal(got, want)
+	})
+	flows, _ := c.a.flows(&pb.FlowsRequest{Include: &pb.Filter{To: &pb.EndFilter{Fqdns: []string{"*.EXAMPLE"}}}})
+	if len(flows) != 5 {
+		t.Errorf("%d connections to names with a given end, want 5", len(flows))
 	}
 	// Who is called has not asked who calls.
-	flows, _ := c.a.flows(&pb.FlowsRequest{Include: &pb.Filter{SrcPorts: []uint32{asked}}})
+	flows, _ = c.a.flows(&pb.FlowsRequest{Include: &pb.Filter{SrcPorts: []uint32{before}}})
 	for _, f := range flows {
 		if f.GetOpenedBy() == pb.Opener_OPENER_REMOTE && f.GetRemote().GetFqdn() != "" {
 			t.Errorf("the server calls its client %q", f.GetRemote().GetFqdn())
 		}
+	}
+}
+
+// A connection that is older than the agent gets its name from a later answer, if
+// that is the only one.
+func TestNamesOfOlderConnections(t *testing.T) {
+	c := newTown(t)
+	c.serveTLS("203.0.113.11:443")
+	c.serveTLS("203.0.113.14:443")
+	one, other := c.dial("203.0.113.11:443", nil), c.dial("203.0.113.14:443", nil)
+	c.a.signal(syscall.SIGTERM)
+	c.a.exits()
+	c.a = c.agent(t.TempDir(), "ORB8_EXPIRATION_INTERVAL_SECS=1")
+	c.a.listens()
+	bpftest.Eventually(t, "all to be tapped", func() bool { return tapped(c.a.status()) == 3 })
+	for _, conn := range []net.Conn{one, other} {
+		if _, err := conn.Write([]byte("still there")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.resolve("nameserver 10.7.1.1\n", "web.example.org", "x0.shared.example", "x1.shared.example")
+	port := func(conn net.Conn) uint32 { return uint32(conn.LocalAddr().(*net.TCPAddr).Port) }
+	bpftest.Eventually(t, "the only name to be given", func() bool {
+		return c.named(port(one))[port(one)] == "web.example.org by dns"
+	})
+	if got := c.named(port(other))[port(other)]; got != " by " {
+		t.Errorf("with two names it is called %q", got)
 	}
 }

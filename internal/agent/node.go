@@ -133,7 +133,7 @@ func (n *node) Status(ctx context.Context) (st observer.Status, err error) {
 	err = n.visit(ctx, true, func() {
 		st.Interfaces = n.audits
 		st.Table = n.flows.Stats()
-		st.Losses = append(n.losses(st.Interfaces), n.lookups.unread()...)
+		st.Losses = n.losses(st.Interfaces)
 		st.HealthMessage = n.problem(st.Interfaces)
 		st.Namespaces = n.tap.Namespaces()
 		st.Notes = append(n.restraint.notes(), n.capped()...)

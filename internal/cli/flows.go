@@ -143,11 +143,7 @@ func (got *answer) hearAll(nodes []*orb8v1.NodeState, losses []*orb8v1.Loss) {
 	for _, n := range nodes {
 		got.hear(n)
 	}
-	for _, l := range losses {
-		if l.GetCount() > 0 {
-			got.warnings = append(got.warnings, render.Loss(l))
-		}
-	}
+	got.warnings = append(got.warnings, render.Losses(losses)...)
 }
 
 // check tells what is no answer: one without its end, and one of nobody.

@@ -72,7 +72,7 @@ func (f *lookupFlags) ask(q *orb8v1.EventsRequest) {
 // rcodes are the names of response codes, those that one meets first.
 func rcodes() []string {
 	return []string{
-		"NOERROR", "NXDOMAIN", "SERVFAIL", "TIMEOUT", "REFUSED", "FORMERR", "NOTIMP", "YXDOMAIN", "YXRRSET", "NXRRSET", "NOTAUTH", "NOTZONE",
+		"NOERROR", "NXDOMAIN", "SERVFAIL", "TIMEOUT", "UNREACHABLE", "REFUSED", "FORMERR", "NOTIMP", "YXDOMAIN", "YXRRSET", "NXRRSET", "NOTAUTH", "NOTZONE",
 		"DSOTYPENI", "BADVERS", "BADKEY", "BADTIME", "BADMODE", "BADNAME", "BADALG", "BADTRUNC", "BADCOOKIE",
 	}
 }

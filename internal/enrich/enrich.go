@@ -70,10 +70,12 @@ type Flows interface {
 
 // Names knows what the outside is called. The agent does.
 type Names interface {
-	// Asked is the name by which the local end of a connection asked for an address,
-	// and was answered with it, before the connection began; else, where it has ever
-	// asked for it by one name only, that. "" where there is none.
-	Asked(c *event.Conn, cgroup uint64, began int64) string
+	// Asked is the name by which the local end of a connection asked for the other's
+	// address: the one that it said as it began to speak TLS, if it asked for that,
+	// else the last that it was answered before the connection began; of a connection
+	// whose beginning was not seen also a later one, if there is one only. "" where
+	// there is none.
+	Asked(f *event.Flow) string
 	// Listed is how the agent was told to call an address, or "".
 	Listed(ip event.IP) string
 }

@@ -22,16 +22,18 @@ func (e *Enricher) outside(f *event.Flow) *event.Identity {
 	if was == nil || was.Class != event.ClassExternal {
 		was = e.external
 	}
-	if was.FQDNSource == event.NameDNS {
-		return was
-	}
+	asked := was.FQDNSource == event.NameDNS
 	// Who is called by others has not asked who they are.
 	if f.OpenedBy != event.OpenerRemote {
-		if name := e.cfg.Names.Asked(&f.Conn, f.Cgroup, f.First); name != "" {
+		said := ""
+		if f.TLS != nil {
+			said = f.TLS.ServerName
+		}
+		if name := e.cfg.Names.Asked(f); name != "" && (!asked || name == said) {
 			return e.called(outside{name, event.NameDNS})
 		}
-		if f.TLS != nil && f.TLS.ServerName != "" {
-			return e.called(outside{f.TLS.ServerName, event.NameSNI})
+		if said != "" && !asked {
+			return e.called(outside{said, event.NameSNI})
 		}
 	}
 	if was.FQDN != "" {
@@ -73,7 +75,9 @@ func (e *Enricher) IsOutside(ip event.IP) bool {
 // Heard takes in what the local end of a connection said as it began to speak TLS.
 func (e *Enricher) Heard(f *event.Flow, hello *event.Hello) {
 	f.TLS = hello
-	e.rename(f)
+	if f.Remote != nil && f.Remote.Class == event.ClassExternal && e.cfg.Names != nil {
+		f.Remote = e.outside(f)
+	}
 }
 
 // Rename looks once more what the other sides of connections are called. Call it
@@ -91,11 +95,16 @@ func (e *Enricher) rename(f *event.Flow) {
 }
 
 // Asked gives the connection of a look-up, its ends as well as they are known: those
-// of the flow, where the tap has one. ok is false where it is none of this place.
+// of the flow, where the tap has one. A server outside is known by its address, not
+// by a name. ok is false where it is none of this place.
 func (e *Enricher) Asked(l *event.Lookup) (f event.Flow, ok bool) {
 	if e.cfg.Flows != nil {
-		if f := e.cfg.Flows.Get(l.Conn); f != nil && f.Local != nil && f.Remote != nil {
-			return *f, !f.Carried
+		if known := e.cfg.Flows.Get(l.Conn); known != nil && known.Local != nil && known.Remote != nil {
+			f = *known
+			if f.Remote.FQDN != "" {
+				f.Remote = e.external
+			}
+			return f, !f.Carried
 		}
 	}
 	f = event.Flow{
@@ -109,6 +118,6 @@ func (e *Enricher) Asked(l *event.Lookup) (f event.Flow, ok bool) {
 	if f.Local = e.local(&f, owner, known); f.Local == nil {
 		return f, false
 	}
-	f.Remote = e.remote(&f)
+	f.Remote = e.known(&f)
 	return f, true
 }

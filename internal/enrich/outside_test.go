@@ -11,13 +11,15 @@ import (
 // phonebook is what was asked by whom, and a list.
 type phonebook struct {
 	asked  map[event.IP]string
+	alias  string // was asked for, too, whatever the address
 	listed map[event.IP]string
-	by     []uint64 // groups that were asked about
 }
 
-func (p *phonebook) Asked(c *event.Conn, group uint64, _ int64) string {
-	p.by = append(p.by, group)
-	return p.asked[c.Remote]
+func (p *phonebook) Asked(f *event.Flow) string {
+	if f.TLS != nil && f.TLS.ServerName == p.alias {
+		return p.alias
+	}
+	return p.asked[f.Conn.Remote]
 }
 
 func (p *phonebook) Listed(ip event.IP) string { return p.listed[ip] }
@@ -70,8 +72,10 @@ func TestNamesOfTheOutsideLater(t *testing.T) {
 		{func() {}, "storage"},
 		{func() { n.Heard(f, &event.Hello{ServerName: "said.example.com"}) }, "said.example.com"},
 		{func() { book.asked[addr(outsider)] = "asked.example.com"; n.Rename() }, "asked.example.com"},
+		{func() { book.asked[addr(outsider)] = "another.example.com"; n.Rename() }, "asked.example.com"},
 		{func() { clear(book.asked); clear(book.listed); n.Rename(); n.Identify(f) }, "asked.example.com"},
-		{func() { n.tell(podChange("x", "x", "10.9.0.9")) }, "asked.example.com"},
+		{func() { book.alias = "said.example.com"; n.Heard(f, f.TLS) }, "said.example.com"},
+		{func() { n.tell(podChange("x", "x", "10.9.0.9")) }, "said.example.com"},
 	} {
 		if step.do(); f.Remote.FQDN != step.want {
 			t.Errorf("%q, want %q", f.Remote.FQDN, step.want)

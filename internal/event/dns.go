@@ -16,8 +16,12 @@ const (
 // RCode is how the DNS answered, as in the header with EDNS's upper bits.
 type RCode uint16
 
-// RCodeTimeout is no code of the DNS: nobody answered. Those of the DNS have 12 bits.
-const RCodeTimeout RCode = 0xffff
+// RCodeTimeout and RCodeUnreachable are no codes of the DNS, which have 12 bits:
+// nobody answered, and an ICMP error said that nobody is there.
+const (
+	RCodeTimeout     RCode = 0xffff
+	RCodeUnreachable RCode = 0xfffe
+)
 
 // MaxAnswers bounds the answers that a look-up keeps.
 const MaxAnswers = 16

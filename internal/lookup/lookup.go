@@ -85,8 +85,9 @@ type Counts struct {
 	// Answers that nobody asked for, or of a wrong server or id; and those to what
 	// was answered or given up before.
 	Unasked, Late uint64
-	// Questions that made room for others.
-	Evicted uint64
+	// Questions that made room for others, and those whose answer may be among the
+	// packets that were missed.
+	Evicted, Missed uint64
 	// Streams of which a part was missing, that began before the agent with what is
 	// no message, that ended within one, and that made room for others.
 	StreamGap, StreamMidway, StreamIncomplete, StreamEvicted uint64
@@ -96,8 +97,10 @@ type Counts struct {
 
 // Tracker is for one goroutine.
 type Tracker struct {
-	cfg       Config
-	counts    Counts
+	cfg    Config
+	counts Counts
+	// When packets were missed last.
+	missed    int64
 	msg       dns.Message
 	questions questions
 	cuts      recent
@@ -158,6 +161,10 @@ func (t *Tracker) Take(p *Packet) {
 	}
 }
 
+// Missed tells that packets were missed up to a time in Unix nanoseconds: that a
+// question of before has no answer says nothing.
+func (t *Tracker) Missed(now int64) { t.missed = now }
+
 // Expire gives up what has waited for too long at a time in Unix nanoseconds.
 func (t *Tracker) Expire(now int64) {
 	t.expireQuestions(now)
@@ -187,7 +194,10 @@ func (t *Tracker) message(p *Packet, b []byte) {
 	if err := dns.Parse(b, m); err != nil && (err != dns.ErrCut || m.Name == "") {
 		cause, _ := err.(dns.Cause)
 		t.counts.Malformed[cause]++
-		return
+		// What answers in a way that cannot be read has answered.
+		if err == dns.ErrShort || err == dns.ErrNotDNS || !m.Response || m.Name == "" {
+			return
+		}
 	}
 	// Who asks is the client, whichever port is the DNS's.
 	role := event.RoleServer

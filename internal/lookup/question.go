@@ -172,6 +172,10 @@ func (t *Tracker) expireQuestions(now int64) {
 	for q := t.questions.open.oldest(); q != nil && q.last <= before; q = t.questions.open.oldest() {
 		q.RCode = event.RCodeTimeout
 		t.finish(q, now)
+		if q.Asked <= t.missed {
+			t.counts.Missed++
+			continue
+		}
 		t.cfg.Lookup(&q.Lookup)
 	}
 	for q := t.questions.over.oldest(); q != nil && q.last <= before; q = t.questions.over.oldest() {

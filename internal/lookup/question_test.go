@@ -39,6 +39,25 @@ func TestAnswered(t *testing.T) {
 	}
 }
 
+// What cannot be read is an answer. What may have been missed is no timeout.
+func TestAnswersThatAreNotRead(t *testing.T) {
+	w := newWorld(t, Config{})
+	c, q := conn(40000), query(7, "web.example", typeA)
+	w.sends(c, q)
+	bad := reply(q, 0, "web.example. 5 A 1.2.3.4")
+	w.receives(c, bad[:len(bad)-6]) // an address of no length
+	if l := w.one(); l.RCode != 0 || l.Answered == 0 || len(w.learned) != 0 {
+		t.Errorf("%+v, learned %q", l, w.learned)
+	}
+	w.sends(c, query(8, "other.example", typeA))
+	w.Missed(w.now)
+	w.sends(c, query(9, "third.example", typeA))
+	w.Expire(w.now + int64(time.Minute))
+	if l := w.one(); l.Name != "third.example" || l.RCode != event.RCodeTimeout || w.Counts().Missed != 1 {
+		t.Errorf("%+v, %+v", l, w.Counts())
+	}
+}
+
 // A server that refuses may send a header and nothing else.
 func TestARefusalWithoutItsQuestion(t *testing.T) {
 	w := newWorld(t, Config{})

@@ -39,10 +39,7 @@ const (
 	// A client has at most so many names for an address: behind one of a large
 	// provider's are thousands.
 	perAddress = 8
-	// The tap's stamps are coarse: a connection may seem to begin before the answer
-	// that it is made by.
-	coarse = int64(20 * time.Millisecond)
-	none   = ^uint32(0)
+	none       = ^uint32(0)
 )
 
 // key of an address as a client was answered it.
@@ -137,20 +134,39 @@ type Answer struct {
 }
 
 // Name gives the name of the most recent answer that held at a time. ok is false
-// where there is none.
+// where there is none: what came later names nothing.
 func (t *Table) Name(who Who, addr event.IP, at int64) (name string, ok bool) {
 	k := key{who, addr}
 	best, last := none, int64(0)
 	for i := t.index.first(t.hash(&k)); i != none; i = t.index.after(i) {
 		e := &t.entries[i]
-		if e.key == k && e.since <= at+coarse && at < e.until && (best == none || e.last > last) {
-			best, last = e.name, e.last
+		if e.key != k || e.since > at || at >= e.until {
+			continue
+		}
+		told := e.last
+		if told > at {
+			told = e.since // of what came in between the times are not kept
+		}
+		if best == none || told > last {
+			best, last = e.name, told
 		}
 	}
 	if best == none {
 		return "", false
 	}
 	return t.texts.all[best].text, true
+}
+
+// Has tells whether a client was ever answered an address for a name, as far as
+// that is remembered.
+func (t *Table) Has(who Who, addr event.IP, name string) bool {
+	k := key{who, addr}
+	for i := t.index.first(t.hash(&k)); i != none; i = t.index.after(i) {
+		if e := &t.entries[i]; e.key == k && t.texts.all[e.name].text == name {
+			return true
+		}
+	}
+	return false
 }
 
 // Only gives the one name that a client ever got for an address, as far as that

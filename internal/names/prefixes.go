@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/orb8/orb8/internal/event"
 )
@@ -64,6 +65,9 @@ func (p *Prefixes) add(fields []string) error {
 	}
 	if len(fields[0]) > 253 {
 		return fmt.Errorf("the name has %d bytes, 253 are allowed", len(fields[0]))
+	}
+	if strings.ContainsFunc(fields[0], func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return fmt.Errorf("the name %q has characters that cannot be printed", fields[0])
 	}
 	prefix, err := netip.ParsePrefix(fields[1])
 	if err != nil {

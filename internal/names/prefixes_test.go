@@ -45,6 +45,7 @@ func TestPrefixesThatAreNone(t *testing.T) {
 		"a 10.0.0.1/8\nb 10.0.0.0/8":      `10.0.0.0/8 is called "a" above, and "b" here`,
 		"a fe80::1%eth0":                  `is no network`,
 		"a ::ffff:10.0.0.0/104":           "write it as IPv4",
+		"\x1b[31mred 10.0.0.0/8":          "cannot be printed",
 		"a b 10.0.0.0/8":                  "want a name and a network",
 		strings.Repeat("x", 300) + " ::1": "the name has 300 bytes",
 	} {

@@ -61,12 +61,31 @@ func countedApart(s *orb8v1.Summary) string {
 	return strings.Join(parts, ", ")
 }
 
+// Losses says of each what Loss does, and of what was not understood one line:
+// anybody can send such to a port.
+func Losses(all []*orb8v1.Loss) (lines []string) {
+	var sum uint64
+	var stages []string
+	for _, l := range all {
+		if l.GetCount() == 0 {
+			continue
+		}
+		if !strings.HasPrefix(l.GetStage(), "dns_") && !strings.HasPrefix(l.GetStage(), "hello_") {
+			lines = append(lines, Loss(l))
+			continue
+		}
+		sum += l.GetCount()
+		stages = append(stages, fmt.Sprintf("%d %s", l.GetCount(), escapeWord(l.GetStage())))
+	}
+	if sum > 0 {
+		lines = append(lines, plural(sum, "message")+" not understood: "+strings.Join(stages, ", "))
+	}
+	return lines
+}
+
 // Loss says what was lost, where, and what to do.
 func Loss(l *orb8v1.Loss) string {
 	line := fmt.Sprintf("%s lost at %s", plural(l.GetCount(), "event"), l.GetStage())
-	if strings.HasPrefix(l.GetStage(), "dns_") || strings.HasPrefix(l.GetStage(), "hello_") {
-		line = fmt.Sprintf("%s not understood at %s", plural(l.GetCount(), "message"), l.GetStage())
-	}
 	if l.GetHint() != "" {
 		line += ": " + l.GetHint()
 	}

@@ -70,7 +70,8 @@ func partyOf(id *event.Identity, ip event.IP) partyKey {
 	case id.Class == event.ClassContainer:
 		k.id = id.Container
 	case id.Class == event.ClassHost:
-		k.unit, k.process = id.Unit, id.Process
+		// Of a namespace that is nobody's there may be several.
+		k.unit, k.process, k.ip = id.Unit, id.Process, ip
 	case id.Service == "":
 		k.ip = ip
 	}
@@ -144,6 +145,9 @@ func (r *lookupRow) count(l *event.Lookup) {
 	// A server that makes codes up is not told apart for ever.
 	if _, ok := r.RCodes[l.RCode]; ok || len(r.RCodes) < maxRCodes {
 		r.RCodes[l.RCode]++
+	}
+	if l.RCode == event.RCodeUnreachable {
+		return
 	}
 	if l.Upstream {
 		r.Upstream.Add(l.Latency())

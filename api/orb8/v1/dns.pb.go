@@ -165,7 +165,8 @@ type DnsLookup struct {
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// A, AAAA, ..., or TYPE65280.
 	Type string `protobuf:"bytes,2,opt,name=type,proto3" json:"type,omitempty"`
-	// NOERROR, NXDOMAIN, ..., or RCODE4095; TIMEOUT when nobody answered.
+	// NOERROR, NXDOMAIN, ..., or RCODE4095; TIMEOUT when nobody answered, UNREACHABLE
+	// when an ICMP error said that nobody is there.
 	Rcode string  `protobuf:"bytes,3,opt,name=rcode,proto3" json:"rcode,omitempty"`
 	Side  DnsSide `protobuf:"varint,4,opt,name=side,proto3,enum=orb8.v1.DnsSide" json:"side,omitempty"`
 	// Unix nanoseconds, when it was first asked.

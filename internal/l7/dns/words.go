@@ -102,15 +102,18 @@ var rcodeNames = [...]string{
 const (
 	rcodePrefix = "RCODE"
 	rcodeNone   = "TIMEOUT"
+	rcodeNobody = "UNREACHABLE"
 	maxRCode    = 1<<12 - 1
 )
 
 // RCodeName is how a response code is written: NOERROR, NXDOMAIN, or RCODE4095;
-// TIMEOUT when nobody answered.
+// TIMEOUT when nobody answered, UNREACHABLE when nobody is there to answer.
 func RCodeName(code event.RCode) string {
 	switch {
 	case code == event.RCodeTimeout:
 		return rcodeNone
+	case code == event.RCodeUnreachable:
+		return rcodeNobody
 	case int(code) < len(rcodeNames) && rcodeNames[code] != "":
 		return rcodeNames[code]
 	}
@@ -119,8 +122,11 @@ func RCodeName(code event.RCode) string {
 
 // RCodeNumber is the response code of that name, letters in any case.
 func RCodeNumber(name string) (event.RCode, bool) {
-	if strings.EqualFold(name, rcodeNone) {
+	switch {
+	case strings.EqualFold(name, rcodeNone):
 		return event.RCodeTimeout, true
+	case strings.EqualFold(name, rcodeNobody):
+		return event.RCodeUnreachable, true
 	}
 	for code, known := range rcodeNames {
 		if known != "" && strings.EqualFold(known, name) {

@@ -100,7 +100,7 @@ type copyReader struct {
 // drain waits a moment for the first record, and hands on all that are there, up to
 // a portion.
 func (r *copyReader) drain() (n int, err error) {
-	clock, err := wallClock()
+	_, clock, err := Clock()
 	if err != nil {
 		return 0, err
 	}
@@ -117,7 +117,7 @@ func (r *copyReader) drain() (n int, err error) {
 			return n, err
 		}
 		if n++; n == 1 {
-			if clock, err = wallClock(); err != nil {
+			if _, clock, err = Clock(); err != nil {
 				return n, err
 			}
 			r.ring.SetDeadline(time.Unix(1, 0)) // no more waiting
@@ -177,15 +177,22 @@ func (t *Tap) Uncopied() uint64 {
 	return sum
 }
 
-// wallClock is what to add to the kernel's stamps.
-func wallClock() (int64, error) {
-	var mono unix.Timespec
-	before := time.Now()
-	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &mono); err != nil {
-		return 0, os.NewSyscallError("clock_gettime", err)
+// Clock is the kernel's time of now, in nanoseconds, and what to add to it for the
+// wall's. Of some tries the one counts that was interrupted least.
+func Clock() (mono, wall int64, err error) {
+	var ts unix.Timespec
+	least := time.Duration(1<<63 - 1)
+	for range 3 {
+		before := time.Now()
+		if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts); err != nil {
+			return 0, 0, os.NewSyscallError("clock_gettime", err)
+		}
+		if took := time.Since(before); took < least {
+			least, mono = took, ts.Nano()
+			wall = before.Add(took/2).UnixNano() - mono
+		}
 	}
-	half := time.Since(before) / 2
-	return before.Add(half).UnixNano() - mono.Nano(), nil
+	return mono, wall, nil
 }
 
 // portsBE is how the programs have ports.

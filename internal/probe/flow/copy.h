@@ -9,7 +9,7 @@
 
 #define COPY_DNS 4096 /* bytes of one packet; EDNS has that many at most */
 #define COPY_MAX (16 << 10) /* and of a ClientHello: a TLS record has that many */
-#define HELLO_SEGMENTS 8 /* in which a ClientHello comes, at most */
+#define HELLO_SEGMENTS 16 /* in which a ClientHello comes, at most */
 #define HELLO_MAX (16 << 10)
 #define LOOPBACK 1 /* ifindex */
 
@@ -104,6 +104,11 @@ static __always_inline bool is_hello(struct flow_value *v, const struct flow_cop
 		return true;
 	}
 	if (!left) {
+		if (c->head.copied < 6 && c->data[0] == 22) {
+			v->watch |= WATCH_BLIND; /* it may become one */
+			v->hello_segments++;
+			return true;
+		}
 		/* A TLS record of a handshake, which begins with a ClientHello. */
 		if (c->head.copied < 6 || c->data[0] != 22 || c->data[1] != 3 || c->data[5] != 1) {
 			v->watch &= WATCH_DNS;
