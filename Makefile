@@ -9,7 +9,7 @@ STATICCHECK := $(GO) tool -modfile=tools/staticcheck/go.mod staticcheck
 KUSTOMIZE := $(GO) tool -modfile=tools/kustomize/go.mod kustomize
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test unit fuzz smoke-test kernel-test e2e-test e2e-test-all bench image image-all manifests check-manifests generate check-generated lint fmt verify-setup test-deps e2e-deps generate-deps clean
+.PHONY: help run build test unit fuzz smoke-test kernel-test e2e-test e2e-test-all bench image image-all manifests check-manifests dashboards generate check-generated lint fmt verify-setup test-deps e2e-deps generate-deps clean
 
 help: ## list these targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +27,7 @@ test: test-deps ## install by apt what the tests need, and run them all (root)
 unit: ## the tests that need neither root nor a kernel, with the race detector
 	$(GO) test -race ./api/... ./internal/cli/... ./internal/client/... ./internal/enrich/... ./internal/event/... ./internal/filter/... ./internal/observer/... ./internal/pcapng/... ./internal/relay/... ./internal/render/... ./internal/store/... ./internal/wire/...
 	$(GO) test -C tools/image -race .
+	$(GO) test -C tools/monitoring .
 
 FUZZTIME ?= 20s
 fuzz: ## run every fuzz target for FUZZTIME, 20s unless told (root)
@@ -64,16 +65,20 @@ manifests: ## render deploy/overlays/default into deploy/daemonset.yaml
 check-manifests: ## fail if a manifest is wrong, or deploy/daemonset.yaml is not what is made of its overlay
 	$(GO) test -count=1 ./deploy
 
+dashboards: ## write Grafana's dashboards and Prometheus' alerts into deploy/
+	$(GO) run -C tools/monitoring . -root "$(CURDIR)"
+
 generate: generate-deps ## regenerate the kernel objects and the API
 	$(GO) generate ./...
 
-check-generated: generate ## fail if what is committed is not what is generated
-	@git diff --exit-code --stat -- '*.pb.go' '*_bpfel.go' '*_bpfel.o' || { echo "generated files are not up to date: commit the result of make generate"; exit 1; }
+check-generated: generate dashboards ## fail if what is committed is not what is generated
+	@git diff --exit-code --stat -- '*.pb.go' '*_bpfel.go' '*_bpfel.o' deploy/grafana deploy/prometheus deploy/monitoring || { echo "generated files are not up to date: commit the result of make generate dashboards"; exit 1; }
 
 lint: ## format, vet, staticcheck
 	@out=$$($(GOFUMPT) -l .); [ -z "$$out" ] || { echo "not formatted (make fmt):"; echo "$$out"; exit 1; }
 	$(GO) vet ./...
 	$(GO) vet -C tools/image .
+	$(GO) vet -C tools/monitoring .
 	$(STATICCHECK) ./...
 
 fmt: ## format the Go code
