@@ -249,7 +249,7 @@ func TestPlainNotes(t *testing.T) {
 		t.Fatal(err)
 	}
 	spec.Programs[kernelProgSocketCreated] = spec.Programs[kernelProgSocketCreatedPlain].Copy()
-	p := &Probe{cfg: Config{Cgroup: group}}
+	p := &Probe{cfg: Config{Cgroup: group}, programs: map[string]*ebpf.Program{}}
 	t.Cleanup(func() { _ = p.Close() })
 	p.now.Store(&directory{})
 	p.openNotes(spec)
