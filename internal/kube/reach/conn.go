@@ -49,18 +49,20 @@ func newConn(session httpstream.Connection, port int) (*conn, error) {
 	if err := faults.Close(); err != nil {
 		return nil, fmt.Errorf("close the error stream: %w", err)
 	}
-	headers.Set(corev1.StreamType, corev1.StreamTypeData)
-	data, err := session.CreateStream(headers)
-	if err != nil {
-		return nil, fmt.Errorf("open the data stream: %w", err)
-	}
-	c := &conn{session: session, data: data, told: make(chan struct{})}
+	c := &conn{session: session, told: make(chan struct{})}
 	go func() {
 		defer close(c.told)
 		const longest = 4096
 		text, _ := io.ReadAll(io.LimitReader(faults, longest))
 		c.fault = string(text)
 	}()
+	headers.Set(corev1.StreamType, corev1.StreamTypeData)
+	if c.data, err = session.CreateStream(headers); err != nil {
+		if fault := c.Fault(); fault != nil { // the kubelet was faster
+			return nil, fault
+		}
+		return nil, fmt.Errorf("open the data stream: %w", err)
+	}
 	return c, nil
 }
 

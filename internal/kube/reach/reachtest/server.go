@@ -160,8 +160,11 @@ func (s *Server) forward(w http.ResponseWriter, r *http.Request, name string) {
 		return
 	}
 	streams := make(chan httpstream.Stream, 2)
-	session := spdy.NewResponseUpgrader().UpgradeResponse(w, r, func(stream httpstream.Stream, _ <-chan struct{}) error {
-		streams <- stream
+	session := spdy.NewResponseUpgrader().UpgradeResponse(w, r, func(stream httpstream.Stream, answered <-chan struct{}) error {
+		go func() { // one that is reset before is an error of another kind
+			<-answered
+			streams <- stream
+		}()
 		return nil
 	})
 	if session == nil {
