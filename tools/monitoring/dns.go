@@ -13,8 +13,9 @@ const (
 // one: search lists live on it. A label that says why is what makes the union
 // whole.
 func dnsFailures(selector, by string) string {
-	return fmt.Sprintf(`sum%s (rate(%s{%[3]s,role="client",rcode!~"NOERROR|NXDOMAIN|__other__"}[$__rate_interval]) or rate(%s{%[3]s,role="client"}[$__rate_interval])) / %s`,
-		grouped(by), answersMetric, selector, timeoutsMetric, rate(queriesMetric, selector+`,role="client"`, by))
+	of := selector + `,role="client"`
+	return fmt.Sprintf(`sum%s (rate(%s{%s,rcode!~"NOERROR|NXDOMAIN|__other__"}[$__rate_interval]) or rate(%s{%s}[$__rate_interval])) / %s`,
+		grouped(by), answersMetric, of, timeoutsMetric, of, rate(queriesMetric, of, by))
 }
 
 func dnsBoard() *dashboard {

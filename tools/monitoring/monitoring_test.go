@@ -133,6 +133,23 @@ func lint(expr string, metrics map[string]map[string]bool) error {
 	return nil
 }
 
+// bare finds counters whose growth is not asked for.
+func bare(expr string) (names []string) {
+	tree, err := parser.NewParser(parser.Options{}).ParseExpr(fill.Replace(expr))
+	if err != nil {
+		return nil // lint says so
+	}
+	parser.Inspect(tree, func(n parser.Node, path []parser.Node) error {
+		if v, ok := n.(*parser.VectorSelector); ok && strings.HasSuffix(v.Name, "_total") {
+			if _, ranged := path[len(path)-1].(*parser.MatrixSelector); !ranged {
+				names = append(names, v.Name)
+			}
+		}
+		return nil
+	})
+	return names
+}
+
 // Units of Grafana's that are used.
 var units = []string{"short", "percentunit", "Bps", "pps", "cps", "ops", "reqps", "s", "bytes", "decbytes"}
 
@@ -174,6 +191,9 @@ func check(p *panel, board string, metrics map[string]map[string]bool) error {
 		}
 		if err := lint(q.expr, metrics); err != nil {
 			return fmt.Errorf("%w: %s", err, q.expr)
+		}
+		if names := bare(q.expr); len(names) > 0 {
+			return fmt.Errorf("%v without rate or increase: %s", names, q.expr)
 		}
 		for _, l := range ofLegend.FindAllStringSubmatch(q.legend, -1) {
 			if !strings.Contains(q.expr, l[1]) {
