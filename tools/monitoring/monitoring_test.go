@@ -39,6 +39,12 @@ func TestWhatIsCommittedIsWhatIsGenerated(t *testing.T) {
 		}
 	}
 	found, _ := filepath.Glob(filepath.Join(root, "deploy/grafana/*.json"))
+	boards := string(read(t, "deploy/grafana/kustomization.yaml"))
+	for name := range dashboards() {
+		if !strings.Contains(boards, "files: ["+name+".json]\n") {
+			t.Errorf("deploy/grafana/kustomization.yaml leaves out %s.json", name)
+		}
+	}
 	if len(found) != len(dashboards()) {
 		t.Errorf("deploy/grafana has %d dashboards, %d are generated", len(found), len(dashboards()))
 	}
