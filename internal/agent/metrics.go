@@ -97,7 +97,7 @@ func (n *node) Metrics(ctx context.Context) (*meter.Snapshot, error) {
 	var losses []event.Loss
 	err := n.visit(ctx, false, func() {
 		snap = n.meter.Snapshot(n.flows.Each)
-		losses = append(n.losses(n.audits), n.lookups.unread()...)
+		losses = append(n.losses(), n.lookups.unread()...)
 		n.describe(snap)
 	})
 	if err != nil {

@@ -58,7 +58,7 @@ func (n *node) Flows(ctx context.Context, q store.Query) (snap observer.Snapshot
 		snap.Known = n.flows.Stats().Flows
 		snap.Interfaces = n.audits
 		snap.Start, snap.End = n.start, n.last
-		snap.Losses = n.losses(snap.Interfaces)
+		snap.Losses = n.losses()
 	})
 	return snap, err
 }
@@ -105,12 +105,10 @@ func (n *node) Leave(fo *store.Follower) {
 	_ = n.visit(context.Background(), false, func() { n.feed.Leave(fo) })
 }
 
-// losses lists what was not delivered or not told apart, where it happened.
-func (n *node) losses(interfaces []store.InterfaceAudit) []event.Loss {
-	var overflow uint64
-	for _, i := range interfaces {
-		overflow += i.Ingress.Overflow.Packets + i.Egress.Overflow.Packets
-	}
+// losses lists what was not delivered or not told apart, where it happened, up to
+// the last epoch: an audit may be older.
+func (n *node) losses() []event.Loss {
+	overflow := n.overflowed()
 	_, follower := n.feed.Stats()
 	var losses []event.Loss
 	budget := n.restraint.loss(overflow)
@@ -133,7 +131,7 @@ func (n *node) Status(ctx context.Context) (st observer.Status, err error) {
 	err = n.visit(ctx, true, func() {
 		st.Interfaces = n.audits
 		st.Table = n.flows.Stats()
-		st.Losses = n.losses(st.Interfaces)
+		st.Losses = n.losses()
 		st.HealthMessage = n.problem(st.Interfaces)
 		st.Namespaces = n.tap.Namespaces()
 		st.Notes = append(n.restraint.notes(), n.capped()...)
