@@ -9,7 +9,7 @@ STATICCHECK := $(GO) tool -modfile=tools/staticcheck/go.mod staticcheck
 KUSTOMIZE := $(GO) tool -modfile=tools/kustomize/go.mod kustomize
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test unit fuzz smoke-test kernel-test e2e-test e2e-test-all bench image image-all manifests check-manifests dashboards generate check-generated lint fmt verify-setup test-deps e2e-deps generate-deps clean
+.PHONY: help run build test unit fuzz smoke-test monitoring-test kernel-test e2e-test e2e-test-all bench image image-all manifests check-manifests dashboards generate check-generated lint fmt verify-setup test-deps e2e-deps generate-deps clean
 
 help: ## list these targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,12 @@ fuzz: ## run every fuzz target for FUZZTIME, 20s unless told (root)
 
 smoke-test: build ## start the agent as a user would and ask it (root)
 	$(SUDO) env "PATH=$$PATH" test/smoke/smoke.sh $(BIN)
+
+monitoring-test: test-deps ## dashboards and alerts on a Prometheus 3, which it builds once, beside Debian's (root)
+	mkdir -p dist/prometheus3
+	$(GO) build -C tools/prometheus -mod=mod -tags remove_all_sd -o "$(CURDIR)/dist/prometheus3/" github.com/prometheus/prometheus/cmd/prometheus github.com/prometheus/prometheus/cmd/promtool
+	$(SUDO) env "PATH=$$PATH" ORB8_REQUIRE_KERNEL=1 $(GO) test -count=1 ./test/monitoring
+	$(SUDO) env "PATH=$$PATH" ORB8_REQUIRE_KERNEL=1 "ORB8_PROMETHEUS=$(CURDIR)/dist/prometheus3/prometheus" $(GO) test -count=1 ./test/monitoring
 
 kernel-test: ## the tests that need a kernel on Debian's 6.1 and 6.12, in QEMU
 	test/kernels/run.sh
@@ -94,6 +100,7 @@ E2E_PACKAGES      := libseccomp-dev pkg-config gcc libc6-dev busybox-static ipro
 
 test-deps:
 	@test/smoke/apt.sh $(TEST_PACKAGES)
+	@test/monitoring/fetch.sh
 
 e2e-deps:
 	@test/smoke/apt.sh $(E2E_PACKAGES)

@@ -89,7 +89,7 @@ func newNode(t *testing.T) *node {
 	socket := filepath.Join(t.TempDir(), "agent.sock")
 	n.agent = n.inPod(watcher, "agent",
 		"ORB8_NODE_NAME="+nodeName, "ORB8_NETNS=all", "ORB8_SOCKET="+socket, "ORB8_STATE_DIR="+filepath.Dir(socket), "ORB8_KUBERNETES="+kubeconfig, "ORB8_CGROUP="+n.groups.Path(n.top),
-		"ORB8_METRICS_LEVEL=pod", "ORB8_BPF_STATS=true", "ORB8_TABLE_ENTRIES=300", "ORB8_EPOCH=500ms")
+		"ORB8_METRICS_LEVEL=pod", "ORB8_BPF_STATS=true", "ORB8_TABLE_ENTRIES=300", "ORB8_EPOCH=500ms", "ORB8_MAX_CPU=0")
 	t.Cleanup(func() {
 		if t.Failed() {
 			said := n.agent.output.String()
@@ -306,6 +306,10 @@ func (n *node) differ(p *prometheus, st *pb.NodeStatus) (told string) {
 			}
 			told += fmt.Sprintf("%s %s: %d in series, %d in all; ", direction, unit, series, counted)
 		}
+	}
+	// As of the last epoch, both.
+	if lost, over := p.now(`orb8_events_dropped_total{stage=~"table_full|budget"}`), p.now(`orb8_tap_packets_total{class="overflow"}`); lost != over || over == 0 {
+		return fmt.Sprintf("not equal: %d packets lost for want of room, %d without a connection", lost, over)
 	}
 	drops, err := n.drops()
 	if got := p.grown("orb8_drops_total"); err != nil || got != drops || drops == 0 {
