@@ -78,7 +78,7 @@ func newNode(t *testing.T) *node {
 	// Without offload, what the interfaces count is what is on the wire. A rule
 	// takes away every 25th segment.
 	n.run(fmt.Sprintf(`
-		for i in web-1 db-1; do ip netns add $i; ip netns exec $i sysctl -qw net.ipv6.conf.all.disable_ipv6=1; ip -n $i link set lo up; done
+		for i in web-1 db-1; do ip netns add $i; ip netns exec $i sh -c 'echo 1 >/proc/sys/net/ipv6/conf/all/disable_ipv6'; ip -n $i link set lo up; done
 		ip link add eth0 netns web-1 type veth peer name eth0 netns db-1
 		for i in web-1 db-1; do ip netns exec $i ethtool -K eth0 tso off gso off gro off; done
 		ip -n web-1 addr add %[1]s/24 dev eth0; ip -n web-1 link set eth0 up; ip -n web-1 route add default via %[2]s
