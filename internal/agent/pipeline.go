@@ -85,6 +85,10 @@ type visit struct {
 // question has its own.
 const auditShare = 500
 
+// maxUnaudited bounds how long there is none where the machine is so busy that one
+// takes long: what is unaccounted is a metric, too.
+const maxUnaudited = time.Minute
+
 func newPipeline(cfg Config, tap *flow.Tap, who *enrich.Enricher, flows *store.Flows) *pipeline {
 	now := time.Now()
 	return &pipeline{
@@ -126,7 +130,7 @@ func (p *pipeline) Run(ctx context.Context) error {
 				p.settle(cpuTime())
 				continue
 			}
-			p.epoch(time.Since(p.audited) >= auditShare*p.auditCost)
+			p.epoch(time.Since(p.audited) >= min(auditShare*p.auditCost, maxUnaudited))
 		case v := <-p.visits:
 			p.learn()
 			if p.audited.IsZero() || v.fresh && time.Since(p.last) >= p.restraint.swap() {
