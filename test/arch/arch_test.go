@@ -27,7 +27,7 @@ var floors = [][]string{
 	{"internal/wire", "internal/export/meter"},
 	{"internal/store"},
 	{"internal/enrich", "internal/kube", "internal/sandbox"},
-	{"internal/cluster", "internal/conntrack", "internal/lookup", "internal/netstat", "internal/probe/capture", "internal/probe/connect", "internal/probe/flow", "internal/probe/drop", "internal/probe/process", "internal/probe/socket", "internal/probe/stats"},
+	{"internal/cluster", "internal/conntrack", "internal/lookup", "internal/netstat", "internal/probe/capture", "internal/probe/connect", "internal/probe/flow", "internal/probe/drop", "internal/probe/gpu", "internal/probe/process", "internal/probe/socket", "internal/probe/stats"},
 	{"internal/filter", "internal/l7/dns", "internal/l7/tls", "internal/netns", "internal/cgroup", "internal/pair", "internal/names"},
 	{"internal/kube/reach/reachtest"},                         // an API server for tests
 	{"internal/event", "internal/pcapng", "internal/version"}, // the words
@@ -58,6 +58,7 @@ var guarded = map[string][]string{
 	"github.com/spf13/cobra":         {"internal/cli", "internal/agent"},
 	"github.com/prometheus":          {"internal/export/prom"},
 	"go.opentelemetry.io":            {"internal/export/otel"},
+	"github.com/ebitengine/purego":   {"internal/probe/gpu"},
 }
 
 type pkg struct {

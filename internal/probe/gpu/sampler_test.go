@@ -1,0 +1,232 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package gpu
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/orb8/orb8/internal/bpftest"
+	"github.com/orb8/orb8/internal/event"
+)
+
+// sampling starts a sampler of the fake, whose rounds are short; it ends with
+// the test.
+func (f *fake) sampling(s Settings) *Sampler {
+	f.tb.Helper()
+	s.Libraries, s.Sysfs, s.Every = []string{f.path}, f.tb.TempDir(), 10*time.Millisecond
+	sampler := Start(s)
+	f.tb.Cleanup(func() {
+		f.play("gpus 1")
+		if err := sampler.Close(); err != nil && !strings.Contains(err.Error(), "has not come back") {
+			f.tb.Error(err)
+		}
+	})
+	return sampler
+}
+
+// eventually waits for a snapshot, and returns it.
+func eventually(t *testing.T, s *Sampler, what string, ok func(*Snapshot) bool) *Snapshot {
+	t.Helper()
+	var found *Snapshot
+	bpftest.Eventually(t, what, func() bool {
+		found = s.Latest()
+		return ok(found)
+	})
+	return found
+}
+
+func states(s *Snapshot, of event.GPUState) (uuids []string) {
+	for _, g := range s.Samples {
+		if g.State == of {
+			uuids = append(uuids, g.UUID)
+		}
+	}
+	return uuids
+}
+
+func TestSamplerFollowsTheDriver(t *testing.T) {
+	f := newFake(t, node)
+	s := f.sampling(Settings{Retry: 20 * time.Millisecond, Deadline: time.Minute})
+	first := eventually(t, s, "all devices", func(s *Snapshot) bool { return len(states(s, event.GPUOK)) == 18 })
+	if !first.Status.Open || first.Status.Version != "580.95.05" || len(first.GPUs) != 18 || first.At == 0 {
+		t.Errorf("%+v", first.Status)
+	}
+	for i, g := range first.GPUs {
+		if first.Samples[i].UUID != g.UUID || first.Samples[i].At == 0 {
+			t.Errorf("sample %d is of %s, not %s", i, first.Samples[i].UUID, g.UUID)
+		}
+	}
+	f.play(node, "busy 7 99")
+	eventually(t, s, "what GPU 7 does", func(s *Snapshot) bool { return s.Samples[17].Busy == known(0.99) })
+
+	f.play(node, "fail * 15 3")
+	lost := eventually(t, s, "a lost GPU", func(s *Snapshot) bool { return len(states(s, event.GPULost)) == 1 })
+	since := lost.At
+	still := eventually(t, s, "devices to be looked for again", func(s *Snapshot) bool { return s.At > since+int64(200*time.Millisecond) })
+	if got := states(still, event.GPULost); len(got) != 1 || got[0] != "GPU-00000003-0000-0000-0000-000000000000" || len(states(still, event.GPUOK)) != 17 {
+		t.Errorf("lost: %v, ok: %d", got, len(states(still, event.GPUOK)))
+	}
+	f.play("gpus 8", "mig 0 1")
+	eventually(t, s, "instances to go", func(s *Snapshot) bool { return len(states(s, event.GPUOK)) == 9 && len(s.GPUs) == 9 })
+}
+
+func TestEventsAreHeardOf(t *testing.T) {
+	f := newFake(t, "gpus 2")
+	s := f.sampling(Settings{Retry: time.Hour, Deadline: time.Minute})
+	eventually(t, s, "two GPUs", func(s *Snapshot) bool { return len(s.Samples) == 2 })
+	f.play("gpus 2", "mig 1 2", "xid 1 1 79 -1", "xid 2 0 13 2", "migchange 3")
+	var xids []event.GPUXid
+	bpftest.Eventually(t, "two Xids", func() bool { xids = s.Take(xids); return len(xids) == 2 })
+	a, b := xids[0], xids[1]
+	if a.Code != 79 || a.UUID != "GPU-00000001-0000-0000-0000-000000000000" || a.Instance != event.NoInstance || a.At == 0 || b.Code != 13 || b.Instance != 2 {
+		t.Errorf("%+v", xids)
+	}
+	eventually(t, s, "the new instances", func(s *Snapshot) bool { return len(s.Samples) == 4 })
+	s.keep(make([]event.GPUXid, mostXids+7))
+	if n := len(s.Take(nil)); n != mostXids || s.Lost() != 7 {
+		t.Errorf("%d Xids, %d lost", n, s.Lost())
+	}
+}
+
+func TestHungCallIsSkipped(t *testing.T) {
+	ctx := context.Background()
+	f := newFake(t, "gpus 3\nhang nvmlDeviceGetPowerUsage 1")
+	s := f.sampling(Settings{Retry: 20 * time.Millisecond, Deadline: 300 * time.Millisecond})
+	const uuid = "GPU-00000001-0000-0000-0000-000000000000"
+	hung := eventually(t, s, "a hung GPU", func(s *Snapshot) bool { return len(states(s, event.GPUHung)) == 1 && len(states(s, event.GPUOK)) == 2 })
+	if h := hung.Status.Hung; len(h) != 1 || h[0].What != uuid || !hung.Status.Open {
+		t.Errorf("%+v", hung.Status)
+	}
+	eventually(t, s, "others to go on", func(s *Snapshot) bool {
+		return len(states(s, event.GPUOK)) == 2 && s.Samples[2].At > hung.Samples[2].At && len(s.Status.Hung) == 1
+	})
+	if err := s.Release(ctx); err == nil || !strings.Contains(err.Error(), uuid) {
+		t.Errorf("released while a call hangs: %v", err)
+	}
+	f.play("gpus 3")
+	eventually(t, s, "it to come back", func(s *Snapshot) bool { return len(s.Status.Hung) == 0 && !s.Status.Open })
+	bpftest.Eventually(t, "it to be closed", func() bool { return s.Release(ctx) == nil })
+	if maps, _ := os.ReadFile("/proc/self/maps"); strings.Contains(string(maps), f.path) {
+		t.Error("the library is still loaded")
+	}
+	bpftest.Eventually(t, "it to be open again", func() bool { return s.Open(ctx) == nil })
+	eventually(t, s, "all to be sampled", func(s *Snapshot) bool { return len(states(s, event.GPUOK)) == 3 })
+}
+
+func TestHungOpen(t *testing.T) {
+	f := newFake(t, "gpus 1\nhang nvmlInit_v2 -1")
+	s := f.sampling(Settings{Retry: time.Millisecond, Deadline: 20 * time.Millisecond})
+	eventually(t, s, "a hung driver", func(s *Snapshot) bool { return len(s.Status.Hung) == 1 && s.Status.Err != nil })
+	f.play("gpus 1")
+	eventually(t, s, "it to be used", func(s *Snapshot) bool {
+		return s.Status.Open && s.Status.Err == nil && len(states(s, event.GPUOK)) == 1
+	})
+}
+
+func TestReleaseAndOpen(t *testing.T) {
+	ctx := context.Background()
+	f := newFake(t, node)
+	s := f.sampling(Settings{Deadline: time.Minute})
+	for range 3 {
+		eventually(t, s, "devices", func(s *Snapshot) bool { return len(s.Samples) == 18 })
+		if err := s.Release(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if l := s.Latest(); l.Status.Open || l.Status.Err != nil || len(l.Samples) != 0 {
+			t.Errorf("released: %+v", l.Status)
+		}
+		if maps, _ := os.ReadFile("/proc/self/maps"); strings.Contains(string(maps), f.path) {
+			t.Fatal("the library is still loaded")
+		}
+		if err := s.Open(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := s.Open(ctx); err == nil {
+		t.Error("opened when closed")
+	}
+}
+
+func TestDriverThatComesLater(t *testing.T) {
+	f := newFake(t, "gpus 1")
+	away := filepath.Join(filepath.Dir(f.path), "away")
+	if err := os.Rename(f.path, away); err != nil {
+		t.Fatal(err)
+	}
+	s := f.sampling(Settings{Retry: time.Millisecond, Deadline: time.Minute})
+	eventually(t, s, "no library", func(s *Snapshot) bool { return errors.Is(s.Status.Err, ErrNoLibrary) })
+	if err := s.Open(context.Background()); !errors.Is(err, ErrNoLibrary) {
+		t.Error(err)
+	}
+	if err := os.Rename(away, f.path); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, s, "the GPU", func(s *Snapshot) bool { return len(states(s, event.GPUOK)) == 1 })
+}
+
+// stub is a driver of one device, whose first call hangs.
+type stub struct {
+	asked atomic.Int32
+	end   chan struct{}
+}
+
+func (d *stub) find([]device) ([]device, error)                                  { return []device{d}, nil }
+func (d *stub) events(l []event.GPUXid, _ []device) (_ []event.GPUXid, new bool) { return l, false }
+func (d *stub) about() (string, []string)                                        { return "stub", nil }
+func (d *stub) close() error                                                     { return nil }
+func (d *stub) gpu() *event.GPU                                                  { return &event.GPU{UUID: "stub"} }
+func (d *stub) renew()                                                           {}
+func (d *stub) free()                                                            {}
+
+func (d *stub) sample(*event.GPUSample) error {
+	d.asked.Add(1)
+	<-d.end
+	return nil
+}
+
+func TestHungDeviceIsNotAskedAgain(t *testing.T) {
+	d := &stub{end: make(chan struct{})}
+	s := start(Settings{Every: time.Millisecond, Deadline: 5 * time.Millisecond}.filled(), func() (driver, error) { return d, nil })
+	at := eventually(t, s, "a hang", func(s *Snapshot) bool { return len(states(s, event.GPUHung)) == 1 }).At
+	eventually(t, s, "more rounds", func(s *Snapshot) bool { return s.At > at+int64(50*time.Millisecond) })
+	if n := d.asked.Load(); n != 1 {
+		t.Errorf("asked %d times", n)
+	}
+	close(d.end)
+	eventually(t, s, "it to come back", func(s *Snapshot) bool { return len(states(s, event.GPUOK)) == 1 && len(s.Status.Hung) == 0 })
+	bpftest.Eventually(t, "the end", func() bool { return s.Close() == nil })
+}
+
+// BenchmarkRound is a round of eight GPUs with 18 NVLinks, 64 instances or
+// processes, and everything that the binding asks for. The fake's own time is in
+// it, and a real driver's is not.
+func BenchmarkRound(b *testing.B) {
+	var scenario strings.Builder
+	scenario.WriteString(node + "\nlinks 18\n")
+	_, devices := newFake(b, scenario.String()).open()
+	d := make([]device, 0, 8)
+	for _, each := range devices {
+		if each.gpu().Parent == "" {
+			d = append(d, each)
+		}
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		for _, each := range d {
+			var s event.GPUSample
+			if err := each.sample(&s); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+}
