@@ -151,7 +151,8 @@ type GPUProcess struct {
 	Instance, ComputeInstance uint32
 	// Bytes.
 	Memory Reading
-	// Its own ratios over the last second; a process that did nothing has none.
+	// Its own ratios over the last second, where the driver has measured since it was
+	// last asked.
 	Busy, MemoryBusy, Encoder, Decoder Reading
 }
 

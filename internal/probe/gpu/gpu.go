@@ -207,18 +207,19 @@ func (s *Sampler) run() {
 
 // outcome tells whether the driver is in use as was wanted.
 func (r *round) outcome() error {
+	var held error
+	if h := r.line.hung; len(h) > 0 {
+		held = fmt.Errorf("a call (%s) has not come back since %s", h[0].What, h[0].Since.Format(time.TimeOnly))
+	}
 	switch {
 	case r.want && r.driver == nil:
-		return fmt.Errorf("open GPUs: %w", r.err)
-	case !r.want && (r.driver != nil || len(r.line.hung) > 0):
-		h := r.line.hung
-		if len(h) == 0 {
-			return nil
-		}
-		return fmt.Errorf("release GPUs: %s has not come back since %s: the driver is closed as soon as it does",
-			h[0].What, h[0].Since.Format(time.TimeOnly))
+		return fmt.Errorf("open GPUs: %w", errors.Join(r.err, held))
+	case !r.want && held != nil:
+		return fmt.Errorf("release GPUs: %w: the driver is closed as soon as it does", held)
+	case !r.want && r.err != nil:
+		return fmt.Errorf("release GPUs: %w", r.err)
 	}
-	return r.err
+	return nil
 }
 
 // status is what a snapshot says of the driver.

@@ -74,6 +74,10 @@ func TestSampleSaysWhatTheDriverDoes(t *testing.T) {
 		p.Memory = event.Reading{Value: memory, Known: memory > 0}
 		return p
 	}
+	idle := func(p event.GPUProcess) event.GPUProcess {
+		p.Busy, p.MemoryBusy, p.Encoder, p.Decoder = known(0), known(0), known(0), known(0)
+		return p
+	}
 	used := func(p event.GPUProcess, share float64) event.GPUProcess {
 		p.Busy, p.MemoryBusy, p.Encoder, p.Decoder = known(share), known(0.01), known(0.02), known(0.03)
 		return p
@@ -93,7 +97,7 @@ func TestSampleSaysWhatTheDriverDoes(t *testing.T) {
 		Links: []event.GPULink{link(0), link(1), link(2), link(3)},
 		Processes: []event.GPUProcess{
 			used(process(100, event.GPUCompute, 1000*mib), 0.6), used(process(101, event.GPUCompute, 2000*mib), 0.2),
-			process(102, event.GPUGraphics, 30*mib), process(103, event.GPUShared, 0),
+			idle(process(102, event.GPUGraphics, 30*mib)), idle(process(103, event.GPUShared, 0)),
 		},
 		ProcessesKnown: true,
 	}
@@ -176,7 +180,7 @@ var gives = map[function]string{
 	fnPower: "Power", fnPowerLimit: "PowerLimit", fnClock: "ClockSM ClockMemory ClockGraphics ClockVideo", fnThrottle: "Throttle",
 	fnFields: fieldsGive, fnLinkState: "Links Link.Sent Link.Received Link.Replays Link.Recoveries Link.Damaged",
 	fnComputeMode: "Compute", fnFabric: "Fabric",
-	fnCompute: "Kind1 Process.Busy Process.MemoryBusy Process.Encoder Process.Decoder", fnGraphics: "Kind2", fnMPS: "Kind3",
+	fnCompute: "Kind1", fnGraphics: "Kind2", fnMPS: "Kind3",
 	fnProcessUtilization: "Process.Busy Process.MemoryBusy Process.Encoder Process.Decoder",
 	fnGPMSupport:         gpmGives, fnGPMAlloc: gpmGives, fnGPMMetrics: gpmGives,
 	fnGPMSample: "SM Occupancy Tensor DRAM", fnGPMSampleMIG: "Instance.SM",

@@ -60,8 +60,8 @@ func (d *nvmlDevice) list(f function, c *scratch) (int, bool) {
 	return 0, false
 }
 
-// processUtilization fills in what each process did. One that did nothing since
-// it was last asked is not told of.
+// processUtilization fills in what each process did. The driver tells of those
+// that did something; where it has measured, the others did nothing.
 func (d *nvmlDevice) processUtilization(s *event.GPUSample, c *scratch) {
 	for range 3 {
 		c.number = uint32(len(c.used))
@@ -71,10 +71,14 @@ func (d *nvmlDevice) processUtilization(s *event.GPUSample, c *scratch) {
 			c.used = make([]processUtilization, c.number*2)
 			continue
 		}
-		if !d.answered(fnProcessUtilization, r) {
+		if !d.answered(fnProcessUtilization, r) || c.number == 0 {
 			return
 		}
 		break
+	}
+	for i := range s.Processes {
+		p := &s.Processes[i]
+		p.Busy, p.MemoryBusy, p.Encoder, p.Decoder = known(0), known(0), known(0), known(0)
 	}
 	for _, u := range c.used[:min(c.number, uint32(len(c.used)))] {
 		d.utilized = max(d.utilized, u.stamp)

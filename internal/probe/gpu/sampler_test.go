@@ -5,8 +5,10 @@ package gpu
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -130,6 +132,38 @@ func TestHungOpen(t *testing.T) {
 	})
 }
 
+// Whichever function hangs, a snapshot is to be had and says so, and all goes on
+// when it has come back.
+func TestHangOfAnyKind(t *testing.T) {
+	for _, function := range []string{"nvmlDeviceGetCount_v2", "nvmlDeviceGetUUID", "nvmlEventSetWait_v2", "nvmlDeviceGetFieldValues", "nvmlGpmMetricsGet"} {
+		t.Run(function, func(t *testing.T) {
+			f := newFake(t, "gpus 3")
+			s := f.sampling(Settings{Retry: time.Millisecond, Deadline: 100 * time.Millisecond})
+			eventually(t, s, "three GPUs", func(s *Snapshot) bool { return len(states(s, event.GPUOK)) == 3 })
+			f.play("gpus 3", "hang "+function+" -1")
+			eventually(t, s, "a hang", func(s *Snapshot) bool { return len(s.Status.Hung) > 0 && s.Status.Hangs > 0 })
+			f.play("gpus 3")
+			eventually(t, s, "three GPUs", func(s *Snapshot) bool { return len(s.Status.Hung) == 0 && len(states(s, event.GPUOK)) == 3 })
+		})
+	}
+}
+
+func TestReleaseThatHangs(t *testing.T) {
+	ctx := context.Background()
+	f := newFake(t, "gpus 1\nhang nvmlShutdown -1")
+	s := f.sampling(Settings{Retry: time.Millisecond, Deadline: 100 * time.Millisecond})
+	eventually(t, s, "a GPU", func(s *Snapshot) bool { return len(states(s, event.GPUOK)) == 1 })
+	if err := s.Release(ctx); err == nil {
+		t.Error("released while closing hangs")
+	}
+	if err := s.Open(ctx); err == nil || strings.Contains(err.Error(), "nil") {
+		t.Errorf("opened while closing hangs: %v", err)
+	}
+	f.play("gpus 1")
+	bpftest.Eventually(t, "it to be open", func() bool { return s.Open(ctx) == nil })
+	bpftest.Eventually(t, "it to be released", func() bool { return s.Release(ctx) == nil })
+}
+
 func TestReleaseAndOpen(t *testing.T) {
 	ctx := context.Background()
 	f := newFake(t, node)
@@ -207,26 +241,58 @@ func TestHungDeviceIsNotAskedAgain(t *testing.T) {
 	bpftest.Eventually(t, "the end", func() bool { return s.Close() == nil })
 }
 
-// BenchmarkRound is a round of eight GPUs with 18 NVLinks, 64 instances or
-// processes, and everything that the binding asks for. The fake's own time is in
-// it, and a real driver's is not.
-func BenchmarkRound(b *testing.B) {
-	var scenario strings.Builder
-	scenario.WriteString(node + "\nlinks 18\n")
-	_, devices := newFake(b, scenario.String()).open()
-	d := make([]device, 0, 8)
-	for _, each := range devices {
-		if each.gpu().Parent == "" {
-			d = append(d, each)
+// crowded is eight divided GPUs with 200 processes.
+func crowded() string {
+	var s strings.Builder
+	s.WriteString("gpus 8\nlinks 18\n")
+	for gpu := range 8 {
+		fmt.Fprintf(&s, "mig %d 7\n", gpu)
+		for i := range 25 {
+			fmt.Fprintf(&s, "process %d c %d 100 %d\n", gpu, 1000*gpu+i, 1+i%7)
 		}
 	}
-	b.ReportAllocs()
-	for b.Loop() {
-		for _, each := range d {
-			var s event.GPUSample
-			if err := each.sample(&s); err != nil {
-				b.Fatal(err)
+	return s.String()
+}
+
+func TestMemoryIsBounded(t *testing.T) {
+	if _, err := fakeNVML(); err != nil {
+		t.Skip(err)
+	}
+	heap := func() uint64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	before := heap()
+	s := newFake(t, crowded()).sampling(Settings{Deadline: time.Minute})
+	full := eventually(t, s, "all devices", func(s *Snapshot) bool { return len(states(s, event.GPUOK)) == 64 })
+	eventually(t, s, "more rounds", func(s *Snapshot) bool { return s.At > full.At+int64(300*time.Millisecond) })
+	after := heap()
+	if after > before+8<<20 {
+		t.Errorf("%d KiB of heap", (after-before)>>10)
+	}
+	t.Logf("%d KiB of heap", (int64(after)-int64(before))>>10)
+}
+
+// BenchmarkRound is everything that the binding asks for, once. The fake's own
+// time is in it, and a real driver's is not.
+func BenchmarkRound(b *testing.B) {
+	for name, scenario := range map[string]string{
+		"8 GPUs":                            "gpus 8\nlinks 18",
+		"8 GPUs 56 instances 200 processes": crowded(),
+	} {
+		b.Run(name, func(b *testing.B) {
+			_, devices := newFake(b, scenario).open()
+			b.ReportAllocs()
+			for b.Loop() {
+				for _, d := range devices {
+					var s event.GPUSample
+					if err := d.sample(&s); err != nil {
+						b.Fatal(err)
+					}
+				}
 			}
-		}
+		})
 	}
 }
