@@ -155,9 +155,10 @@ static __always_inline bool copy_payload(struct __sk_buff *skb, const struct pac
 	if (len > most)
 		len = most;
 	c->head.copied = len;
-	asm volatile("" : "+r"(len)); /* the verifier is to see the bound where it counts */
-	if (len < 1 || len > COPY_MAX)
-		return false;
+	/* It is within these bounds; older verifiers see it only where it is computed
+	 * so, and the compiler would leave that out. */
+	asm volatile("" : "+r"(len));
+	len = ((len - 1) & (COPY_MAX - 1)) + 1;
 	return copy(skb, p, p->payload, c->data, len);
 }
 
@@ -217,7 +218,8 @@ static __always_inline int copy_packet(struct __sk_buff *skb, const enum directi
 	} else {
 		table = bpf_map_lookup_elem(&flow_active, &zero);
 		v = table ? bpf_map_lookup_elem(table, &p.key) : 0;
-		if (!v || !(v->watch & WATCH_HELLO) || !is_hello(v, c))
+		/* Without it the tables were swapped since the packet was counted. */
+		if (v && v->watch & WATCH_HELLO && !is_hello(v, c))
 			return NEXT;
 		c->head.what |= COPY_HELLO;
 	}
