@@ -79,8 +79,8 @@ type GPUSample struct {
 	Compute       GPUComputeMode
 	Fabric        GPUFabric
 	Links         []GPULink
-	// In no order. ProcessesKnown: the driver told of all kinds that it has; there
-	// may still be none.
+	// In no order. ProcessesKnown: the driver told who computes on it, and it may be
+	// nobody.
 	Processes      []GPUProcess
 	ProcessesKnown bool
 }
@@ -99,6 +99,8 @@ const (
 	ThrottleHardwareThermal
 	ThrottlePowerBrake
 	ThrottleDisplay
+	ThrottleBoardLimit
+	ThrottleReliability
 )
 
 // GPUComputeMode tells who may work on a device; 0 is not known.
@@ -133,12 +135,13 @@ type GPULink struct {
 	Replays, Recoveries, Damaged Reading
 }
 
-// GPUProcessKind tells what a process has on a device.
+// GPUProcessKind is a set: what a process has on a device.
 type GPUProcessKind uint8
 
-// GPUCompute is a context of its own; GPUShared one in an MPS server.
+// GPUCompute is a context for computing; GPUShared: it is, or is also, a client
+// of an MPS server.
 const (
-	GPUCompute GPUProcessKind = iota + 1
+	GPUCompute GPUProcessKind = 1 << iota
 	GPUGraphics
 	GPUShared
 )

@@ -145,6 +145,7 @@ func knowledge(t *testing.T, devices []device) []string {
 			add("Throttle", s.ThrottleKnown)
 			add("Compute", s.Compute != 0)
 			add("Fabric", s.Fabric != 0)
+			add("Processes", s.ProcessesKnown)
 			for _, l := range s.Links {
 				add("Links", true)
 				readings("Link.", l)
@@ -180,7 +181,7 @@ var gives = map[function]string{
 	fnPower: "Power", fnPowerLimit: "PowerLimit", fnClock: "ClockSM ClockMemory ClockGraphics ClockVideo", fnThrottle: "Throttle",
 	fnFields: fieldsGive, fnLinkState: "Links Link.Sent Link.Received Link.Replays Link.Recoveries Link.Damaged",
 	fnComputeMode: "Compute", fnFabric: "Fabric",
-	fnCompute: "Kind1", fnGraphics: "Kind2", fnMPS: "Kind3",
+	fnCompute: "Kind1 Processes", fnGraphics: "Kind2", fnMPS: "Kind4",
 	fnProcessUtilization: "Process.Busy Process.MemoryBusy Process.Encoder Process.Decoder",
 	fnGPMSupport:         gpmGives, fnGPMAlloc: gpmGives, fnGPMMetrics: gpmGives,
 	fnGPMSample: "SM Occupancy Tensor DRAM", fnGPMSampleMIG: "Instance.SM",
@@ -286,6 +287,21 @@ func TestProcessesOfAnyNumberAndWidth(t *testing.T) {
 				t.Fatalf("wide %v: %+v", wide, p)
 			}
 		}
+	}
+}
+
+func TestProcessInTwoListsIsOne(t *testing.T) {
+	_, devices := newFake(t, "gpus 1\nprocess 0 c 7 100 -1\nprocess 0 c 8 200 -1\nprocess 0 m 9 5 -1\nprocess 0 m 8 200 -1\nprocess 0 g 7 0 -1").open()
+	s := sampled(t, devices[0])
+	got := map[uint32]event.GPUProcessKind{}
+	var memory float64
+	for _, p := range s.Processes {
+		got[p.PID] |= p.Kind
+		memory += p.Memory.Value
+	}
+	want := map[uint32]event.GPUProcessKind{7: event.GPUCompute | event.GPUGraphics, 8: event.GPUCompute | event.GPUShared, 9: event.GPUShared}
+	if len(s.Processes) != 3 || !cmp.Equal(want, got) || memory != 305<<20 {
+		t.Errorf("%+v", s.Processes)
 	}
 }
 

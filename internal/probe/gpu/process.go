@@ -14,26 +14,42 @@ const mostProcesses = 4096
 // notAvailable is how NVML says that it does not know an amount of memory.
 const notAvailable = 1<<64 - 1
 
-// processes lists who has a context on the device.
+// processes lists who has a context on the device. The driver has a list of each
+// kind; who is in two of them, with the same memory in both, is one process.
 func (d *nvmlDevice) processes(s *event.GPUSample, c *scratch) {
 	for _, list := range [...]struct {
 		f    function
 		kind event.GPUProcessKind
 	}{{fnCompute, event.GPUCompute}, {fnGraphics, event.GPUGraphics}, {fnMPS, event.GPUShared}} {
 		n, ok := d.list(list.f, c)
-		s.ProcessesKnown = s.ProcessesKnown || ok
+		s.ProcessesKnown = s.ProcessesKnown || ok && list.f == fnCompute
+		earlier := len(s.Processes)
 		for i := range n {
 			p := (*processInfo)(unsafe.Pointer(&c.processes[i*d.lib.processStride]))
 			e := event.GPUProcess{PID: p.pid, Kind: list.kind, Instance: p.instance, ComputeInstance: p.computeInstance}
 			if p.memory != notAvailable {
 				e.Memory = known(float64(p.memory))
 			}
-			s.Processes = append(s.Processes, e)
+			join(s, earlier, e)
 		}
 	}
 	if len(s.Processes) > 0 && d.whole == nil {
 		d.processUtilization(s, c)
 	}
+}
+
+// join adds a process, or what is new of it to the one that an earlier list had.
+func join(s *event.GPUSample, earlier int, e event.GPUProcess) {
+	for i := range s.Processes[:earlier] {
+		if p := &s.Processes[i]; p.PID == e.PID && p.Instance == e.Instance {
+			p.Kind |= e.Kind
+			if !p.Memory.Known || e.Memory.Value > p.Memory.Value {
+				p.Memory = e.Memory
+			}
+			return
+		}
+	}
+	s.Processes = append(s.Processes, e)
 }
 
 // list asks for one kind of processes; they are in c, so many. Processes come and
