@@ -75,6 +75,9 @@ func serviceBeside(t *testing.T, how Attach, shared, v6 bool) {
 // it is dropped. The bridge does not count it, and says so.
 func TestBridgeWithoutPorts(t *testing.T) {
 	bothWays(t, func(t *testing.T, how Attach) {
+		if Older(t, 6, 12) {
+			t.Skip("a bridge of this kernel does not say what it drops without carrier")
+		}
 		w := NewWire(t)
 		far, h := w.Host(), w.Host()
 		p := h.BridgePod()

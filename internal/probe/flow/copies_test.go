@@ -268,7 +268,7 @@ func TestCopiesOfClientHellos(t *testing.T) {
 	stop := l.every(time.Millisecond)
 	defer stop()
 	to := netip.AddrPortFrom(p.B.IP(false), 8443)
-	serve(t, p.B.Netns, "tcp", to)
+	listens(t, p.B.Netns, to)
 
 	const n = 50
 	sent := map[uint16]*bytes.Buffer{}
@@ -310,7 +310,27 @@ func TestCopiesOfClientHellos(t *testing.T) {
 	}
 }
 
-// teeConn keeps what is written first, and sends it in parts.
+// listens reads and says nothing, as a server does until a ClientHello is whole.
+func listens(t *testing.T, ns *bpftest.Netns, at netip.AddrPort) {
+	ns.Do(func() {
+		ln, err := net.Listen("tcp", at.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { ln.Close() })
+		go func() {
+			for {
+				conn, err := ln.Accept()
+				if err != nil {
+					return
+				}
+				go func() { _, _ = io.Copy(io.Discard, conn); conn.Close() }()
+			}
+		}()
+	})
+}
+
+// teeConn keeps what is written first, sends it in parts, and hears nothing.
 type teeConn struct {
 	net.Conn
 	told  *bytes.Buffer
@@ -318,9 +338,6 @@ type teeConn struct {
 }
 
 func (c *teeConn) Write(b []byte) (n int, err error) {
-	if c.told.Len() > 0 {
-		return c.Conn.Write(b)
-	}
 	c.told.Write(b)
 	for part := range slices.Chunk(b, len(b)/c.parts+1) {
 		m, err := c.Conn.Write(part)
@@ -330,3 +347,5 @@ func (c *teeConn) Write(b []byte) (n int, err error) {
 	}
 	return n, nil
 }
+
+func (c *teeConn) Read([]byte) (int, error) { return 0, io.EOF }
