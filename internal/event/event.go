@@ -263,9 +263,15 @@ const (
 	KindFailed
 	// KindDNS: a look-up was answered, or given up.
 	KindDNS
+	// KindGPUSample and those after it are of devices and who holds them, and of no
+	// connection.
+	KindGPUSample
+	KindGPUXid
+	KindGPUThrottle
+	KindGPUFinding
 )
 
-var kindNames = [...]string{"", "traffic", "opened", "closed", "refused", "reset", "drop", "failed", "dns"}
+var kindNames = [...]string{"", "traffic", "opened", "closed", "refused", "reset", "drop", "failed", "dns", "gpu_sample", "gpu_xid", "gpu_throttle", "gpu_finding"}
 
 func (k Kind) String() string {
 	if int(k) < len(kindNames) {
@@ -289,4 +295,6 @@ type Event struct {
 	Drop *Drop
 	// Of KindDNS.
 	Lookup *Lookup
+	// Of the kinds of GPUs. Flow has ends of no names, for who looks at them.
+	GPU *GPUEvent
 }

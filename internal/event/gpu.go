@@ -101,7 +101,27 @@ const (
 	ThrottleDisplay
 	ThrottleBoardLimit
 	ThrottleReliability
+
+	GPUThrottleReasons = iota
 )
+
+var throttleNames = [GPUThrottleReasons]string{
+	"idle", "application_clocks", "power_cap", "hardware", "sync_boost", "thermal",
+	"hardware_thermal", "power_brake", "display", "board_limit", "reliability",
+}
+
+// ThrottleName is the name of the reason at a bit's place.
+func ThrottleName(bit int) string { return throttleNames[bit] }
+
+// Names of the reasons.
+func (t GPUThrottle) Names() (list []string) {
+	for bit, name := range throttleNames {
+		if t&(1<<bit) != 0 {
+			list = append(list, name)
+		}
+	}
+	return list
+}
 
 // GPUComputeMode tells who may work on a device; 0 is not known.
 type GPUComputeMode uint8

@@ -27,7 +27,7 @@ var floors = [][]string{
 	{"internal/wire", "internal/export/meter"},
 	{"internal/store"},
 	{"internal/enrich", "internal/kube", "internal/sandbox"},
-	{"internal/cluster", "internal/conntrack", "internal/lookup", "internal/netstat", "internal/probe/capture", "internal/probe/connect", "internal/probe/flow", "internal/probe/drop", "internal/probe/gpu", "internal/probe/process", "internal/probe/socket", "internal/probe/stats"},
+	{"internal/accelerator", "internal/cluster", "internal/conntrack", "internal/kubelet", "internal/lookup", "internal/netstat", "internal/probe/capture", "internal/probe/connect", "internal/probe/flow", "internal/probe/drop", "internal/probe/gpu", "internal/probe/process", "internal/probe/rdma", "internal/probe/socket", "internal/probe/stats"},
 	{"internal/filter", "internal/l7/dns", "internal/l7/tls", "internal/netns", "internal/cgroup", "internal/pair", "internal/names"},
 	{"internal/kube/reach/reachtest"},                         // an API server for tests
 	{"internal/event", "internal/pcapng", "internal/version"}, // the words
@@ -54,6 +54,7 @@ var guarded = map[string][]string{
 	"github.com/cilium/ebpf":         {"internal/probe/", "internal/bpftest", "test/bench"},
 	"github.com/vishvananda/netlink": {"internal/probe/", "internal/netns", "internal/conntrack", "internal/bpftest", "test/bench"},
 	"k8s.io/client-go":               {"internal/kube"},
+	"k8s.io/kubelet":                 {"internal/kubelet", "test/e2e"},
 	"google.golang.org/protobuf":     {"api/", "internal/wire", "internal/observer", "internal/export/otel"},
 	"github.com/spf13/cobra":         {"internal/cli", "internal/agent"},
 	"github.com/prometheus":          {"internal/export/prom"},

@@ -93,31 +93,47 @@ const (
 	EventKind_EVENT_KIND_FAILED EventKind = 7
 	// A look-up in the DNS was answered, or given up.
 	EventKind_EVENT_KIND_DNS EventKind = 8
+	// What a holder of GPUs does, each second.
+	EventKind_EVENT_KIND_GPU_SAMPLE EventKind = 9
+	// The driver told of an error.
+	EventKind_EVENT_KIND_GPU_XID EventKind = 10
+	// Clocks began, or ceased, to be lower than they could be.
+	EventKind_EVENT_KIND_GPU_THROTTLE EventKind = 11
+	// A GPU that does no work was found, or does work again.
+	EventKind_EVENT_KIND_GPU_FINDING EventKind = 12
 )
 
 // Enum value maps for EventKind.
 var (
 	EventKind_name = map[int32]string{
-		0: "EVENT_KIND_UNSPECIFIED",
-		1: "EVENT_KIND_TRAFFIC",
-		2: "EVENT_KIND_OPENED",
-		3: "EVENT_KIND_CLOSED",
-		4: "EVENT_KIND_REFUSED",
-		5: "EVENT_KIND_RESET",
-		6: "EVENT_KIND_DROP",
-		7: "EVENT_KIND_FAILED",
-		8: "EVENT_KIND_DNS",
+		0:  "EVENT_KIND_UNSPECIFIED",
+		1:  "EVENT_KIND_TRAFFIC",
+		2:  "EVENT_KIND_OPENED",
+		3:  "EVENT_KIND_CLOSED",
+		4:  "EVENT_KIND_REFUSED",
+		5:  "EVENT_KIND_RESET",
+		6:  "EVENT_KIND_DROP",
+		7:  "EVENT_KIND_FAILED",
+		8:  "EVENT_KIND_DNS",
+		9:  "EVENT_KIND_GPU_SAMPLE",
+		10: "EVENT_KIND_GPU_XID",
+		11: "EVENT_KIND_GPU_THROTTLE",
+		12: "EVENT_KIND_GPU_FINDING",
 	}
 	EventKind_value = map[string]int32{
-		"EVENT_KIND_UNSPECIFIED": 0,
-		"EVENT_KIND_TRAFFIC":     1,
-		"EVENT_KIND_OPENED":      2,
-		"EVENT_KIND_CLOSED":      3,
-		"EVENT_KIND_REFUSED":     4,
-		"EVENT_KIND_RESET":       5,
-		"EVENT_KIND_DROP":        6,
-		"EVENT_KIND_FAILED":      7,
-		"EVENT_KIND_DNS":         8,
+		"EVENT_KIND_UNSPECIFIED":  0,
+		"EVENT_KIND_TRAFFIC":      1,
+		"EVENT_KIND_OPENED":       2,
+		"EVENT_KIND_CLOSED":       3,
+		"EVENT_KIND_REFUSED":      4,
+		"EVENT_KIND_RESET":        5,
+		"EVENT_KIND_DROP":         6,
+		"EVENT_KIND_FAILED":       7,
+		"EVENT_KIND_DNS":          8,
+		"EVENT_KIND_GPU_SAMPLE":   9,
+		"EVENT_KIND_GPU_XID":      10,
+		"EVENT_KIND_GPU_THROTTLE": 11,
+		"EVENT_KIND_GPU_FINDING":  12,
 	}
 )
 
@@ -340,11 +356,14 @@ type EventsRequest struct {
 	// Empty means all kinds.
 	Kinds []EventKind `protobuf:"varint,3,rep,packed,name=kinds,proto3,enum=orb8.v1.EventKind" json:"kinds,omitempty"`
 	// Unix nanoseconds: recent events from then on come first, as far back as
-	// the agent remembers (not of traffic, drops and look-ups). 0: live only.
+	// the agent remembers (not of traffic, drops, look-ups and samples of GPUs). 0: live only.
 	SinceNs int64 `protobuf:"varint,4,opt,name=since_ns,json=sinceNs,proto3" json:"since_ns,omitempty"`
 	// Of look-ups: include and exclude are about their client and server.
-	IncludeDns    *DnsFilter `protobuf:"bytes,5,opt,name=include_dns,json=includeDns,proto3" json:"include_dns,omitempty"`
-	ExcludeDns    *DnsFilter `protobuf:"bytes,6,opt,name=exclude_dns,json=excludeDns,proto3" json:"exclude_dns,omitempty"`
+	IncludeDns *DnsFilter `protobuf:"bytes,5,opt,name=include_dns,json=includeDns,proto3" json:"include_dns,omitempty"`
+	ExcludeDns *DnsFilter `protobuf:"bytes,6,opt,name=exclude_dns,json=excludeDns,proto3" json:"exclude_dns,omitempty"`
+	// Of GPUs: only these devices, as in GpusRequest. include and exclude are about who
+	// holds them.
+	Gpus          []string `protobuf:"bytes,7,rep,name=gpus,proto3" json:"gpus,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -417,6 +436,13 @@ func (x *EventsRequest) GetIncludeDns() *DnsFilter {
 func (x *EventsRequest) GetExcludeDns() *DnsFilter {
 	if x != nil {
 		return x.ExcludeDns
+	}
+	return nil
+}
+
+func (x *EventsRequest) GetGpus() []string {
+	if x != nil {
+		return x.Gpus
 	}
 	return nil
 }
@@ -526,9 +552,11 @@ type Event struct {
 	TimeNs int64 `protobuf:"varint,2,opt,name=time_ns,json=timeNs,proto3" json:"time_ns,omitempty"`
 	// Of a drop: tap, protocol and ends as far as the packet tells. Of a look-up: tap,
 	// protocol and ends.
-	Flow          *FlowRecord `protobuf:"bytes,3,opt,name=flow,proto3" json:"flow,omitempty"`
-	Drop          *DropRecord `protobuf:"bytes,4,opt,name=drop,proto3" json:"drop,omitempty"`
-	Dns           *DnsLookup  `protobuf:"bytes,5,opt,name=dns,proto3" json:"dns,omitempty"`
+	Flow *FlowRecord `protobuf:"bytes,3,opt,name=flow,proto3" json:"flow,omitempty"`
+	Drop *DropRecord `protobuf:"bytes,4,opt,name=drop,proto3" json:"drop,omitempty"`
+	Dns  *DnsLookup  `protobuf:"bytes,5,opt,name=dns,proto3" json:"dns,omitempty"`
+	// Of GPUs; then there is no flow.
+	Gpu           *GpuEvent `protobuf:"bytes,6,opt,name=gpu,proto3" json:"gpu,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -594,6 +622,13 @@ func (x *Event) GetDrop() *DropRecord {
 func (x *Event) GetDns() *DnsLookup {
 	if x != nil {
 		return x.Dns
+	}
+	return nil
+}
+
+func (x *Event) GetGpu() *GpuEvent {
+	if x != nil {
+		return x.Gpu
 	}
 	return nil
 }
@@ -1391,7 +1426,9 @@ type NodeStatus struct {
 	Cost  *Cost  `protobuf:"bytes,16,opt,name=cost,proto3" json:"cost,omitempty"`
 	Error string `protobuf:"bytes,17,opt,name=error,proto3" json:"error,omitempty"`
 	// The network namespaces that the tap is in, or is to be in.
-	Namespaces    []*NamespaceStatus `protobuf:"bytes,18,rep,name=namespaces,proto3" json:"namespaces,omitempty"`
+	Namespaces []*NamespaceStatus `protobuf:"bytes,18,rep,name=namespaces,proto3" json:"namespaces,omitempty"`
+	// Absent where there is neither a GPU's driver nor an RDMA device.
+	Gpu           *GpuStatus `protobuf:"bytes,19,opt,name=gpu,proto3" json:"gpu,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1548,6 +1585,13 @@ func (x *NodeStatus) GetError() string {
 func (x *NodeStatus) GetNamespaces() []*NamespaceStatus {
 	if x != nil {
 		return x.Namespaces
+	}
+	return nil
+}
+
+func (x *NodeStatus) GetGpu() *GpuStatus {
+	if x != nil {
+		return x.Gpu
 	}
 	return nil
 }
@@ -1957,7 +2001,7 @@ var File_orb8_v1_observer_proto protoreflect.FileDescriptor
 
 const file_orb8_v1_observer_proto_rawDesc = "" +
 	"\n" +
-	"\x16orb8/v1/observer.proto\x12\aorb8.v1\x1a\x15orb8/v1/capture.proto\x1a\x11orb8/v1/dns.proto\x1a\x12orb8/v1/drop.proto\x1a\x14orb8/v1/record.proto\x1a\x15orb8/v1/sockets.proto\"\x9d\x01\n" +
+	"\x16orb8/v1/observer.proto\x12\aorb8.v1\x1a\x15orb8/v1/capture.proto\x1a\x11orb8/v1/dns.proto\x1a\x12orb8/v1/drop.proto\x1a\x11orb8/v1/gpu.proto\x1a\x14orb8/v1/record.proto\x1a\x15orb8/v1/sockets.proto\"\x9d\x01\n" +
 	"\fFlowsRequest\x12)\n" +
 	"\ainclude\x18\x01 \x01(\v2\x0f.orb8.v1.FilterR\ainclude\x12)\n" +
 	"\aexclude\x18\x02 \x01(\v2\x0f.orb8.v1.FilterR\aexclude\x12!\n" +
@@ -1968,7 +2012,7 @@ const file_orb8_v1_observer_proto_rawDesc = "" +
 	"\x04node\x18\x02 \x01(\v2\x12.orb8.v1.NodeStateH\x00R\x04node\x12#\n" +
 	"\x04loss\x18\x03 \x01(\v2\r.orb8.v1.LossH\x00R\x04loss\x12,\n" +
 	"\asummary\x18\x04 \x01(\v2\x10.orb8.v1.SummaryH\x00R\asummaryB\t\n" +
-	"\amessage\"\x94\x02\n" +
+	"\amessage\"\xa8\x02\n" +
 	"\rEventsRequest\x12)\n" +
 	"\ainclude\x18\x01 \x01(\v2\x0f.orb8.v1.FilterR\ainclude\x12)\n" +
 	"\aexclude\x18\x02 \x01(\v2\x0f.orb8.v1.FilterR\aexclude\x12(\n" +
@@ -1977,18 +2021,20 @@ const file_orb8_v1_observer_proto_rawDesc = "" +
 	"\vinclude_dns\x18\x05 \x01(\v2\x12.orb8.v1.DnsFilterR\n" +
 	"includeDns\x123\n" +
 	"\vexclude_dns\x18\x06 \x01(\v2\x12.orb8.v1.DnsFilterR\n" +
-	"excludeDns\"\x92\x01\n" +
+	"excludeDns\x12\x12\n" +
+	"\x04gpus\x18\a \x03(\tR\x04gpus\"\x92\x01\n" +
 	"\x0eEventsResponse\x12&\n" +
 	"\x05event\x18\x01 \x01(\v2\x0e.orb8.v1.EventH\x00R\x05event\x12(\n" +
 	"\x04node\x18\x02 \x01(\v2\x12.orb8.v1.NodeStateH\x00R\x04node\x12#\n" +
 	"\x04loss\x18\x03 \x01(\v2\r.orb8.v1.LossH\x00R\x04lossB\t\n" +
-	"\amessage\"\xc0\x01\n" +
+	"\amessage\"\xe5\x01\n" +
 	"\x05Event\x12&\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x12.orb8.v1.EventKindR\x04kind\x12\x17\n" +
 	"\atime_ns\x18\x02 \x01(\x03R\x06timeNs\x12'\n" +
 	"\x04flow\x18\x03 \x01(\v2\x13.orb8.v1.FlowRecordR\x04flow\x12'\n" +
 	"\x04drop\x18\x04 \x01(\v2\x13.orb8.v1.DropRecordR\x04drop\x12$\n" +
-	"\x03dns\x18\x05 \x01(\v2\x12.orb8.v1.DnsLookupR\x03dns\"\x7f\n" +
+	"\x03dns\x18\x05 \x01(\v2\x12.orb8.v1.DnsLookupR\x03dns\x12#\n" +
+	"\x03gpu\x18\x06 \x01(\v2\x11.orb8.v1.GpuEventR\x03gpu\"\x7f\n" +
 	"\vPodsRequest\x12,\n" +
 	"\ainclude\x18\x01 \x01(\v2\x12.orb8.v1.EndFilterR\ainclude\x12,\n" +
 	"\aexclude\x18\x02 \x01(\v2\x12.orb8.v1.EndFilterR\aexclude\x12\x14\n" +
@@ -2057,7 +2103,7 @@ const file_orb8_v1_observer_proto_rawDesc = "" +
 	"\x03Gap\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x19\n" +
 	"\bstart_ns\x18\x02 \x01(\x03R\astartNs\x12\x15\n" +
-	"\x06end_ns\x18\x03 \x01(\x03R\x05endNs\"\xf4\x04\n" +
+	"\x06end_ns\x18\x03 \x01(\x03R\x05endNs\"\x9a\x05\n" +
 	"\n" +
 	"NodeStatus\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x18\n" +
@@ -2082,7 +2128,8 @@ const file_orb8_v1_observer_proto_rawDesc = "" +
 	"\x05error\x18\x11 \x01(\tR\x05error\x128\n" +
 	"\n" +
 	"namespaces\x18\x12 \x03(\v2\x18.orb8.v1.NamespaceStatusR\n" +
-	"namespaces\"\xb0\x01\n" +
+	"namespaces\x12$\n" +
+	"\x03gpu\x18\x13 \x01(\v2\x12.orb8.v1.GpuStatusR\x03gpu\"\xb0\x01\n" +
 	"\x0fNamespaceStatus\x12\x14\n" +
 	"\x05netns\x18\x01 \x01(\x04R\x05netns\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x10\n" +
@@ -2125,7 +2172,7 @@ const file_orb8_v1_observer_proto_rawDesc = "" +
 	"\fSORT_PACKETS\x10\x01\x12\f\n" +
 	"\bSORT_RTT\x10\x02\x12\x14\n" +
 	"\x10SORT_RETRANSMITS\x10\x03\x12\r\n" +
-	"\tSORT_LAST\x10\x04*\xdb\x01\n" +
+	"\tSORT_LAST\x10\x04*\xc7\x02\n" +
 	"\tEventKind\x12\x1a\n" +
 	"\x16EVENT_KIND_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12EVENT_KIND_TRAFFIC\x10\x01\x12\x15\n" +
@@ -2135,7 +2182,12 @@ const file_orb8_v1_observer_proto_rawDesc = "" +
 	"\x10EVENT_KIND_RESET\x10\x05\x12\x13\n" +
 	"\x0fEVENT_KIND_DROP\x10\x06\x12\x15\n" +
 	"\x11EVENT_KIND_FAILED\x10\a\x12\x12\n" +
-	"\x0eEVENT_KIND_DNS\x10\b2\xe1\x03\n" +
+	"\x0eEVENT_KIND_DNS\x10\b\x12\x19\n" +
+	"\x15EVENT_KIND_GPU_SAMPLE\x10\t\x12\x16\n" +
+	"\x12EVENT_KIND_GPU_XID\x10\n" +
+	"\x12\x1b\n" +
+	"\x17EVENT_KIND_GPU_THROTTLE\x10\v\x12\x1a\n" +
+	"\x16EVENT_KIND_GPU_FINDING\x10\f2\xdc\x04\n" +
 	"\bObserver\x128\n" +
 	"\x05Flows\x12\x15.orb8.v1.FlowsRequest\x1a\x16.orb8.v1.FlowsResponse0\x01\x12;\n" +
 	"\x06Events\x12\x16.orb8.v1.EventsRequest\x1a\x17.orb8.v1.EventsResponse0\x01\x129\n" +
@@ -2143,7 +2195,9 @@ const file_orb8_v1_observer_proto_rawDesc = "" +
 	"\x04Pods\x12\x14.orb8.v1.PodsRequest\x1a\x15.orb8.v1.PodsResponse0\x01\x128\n" +
 	"\x05Drops\x12\x15.orb8.v1.DropsRequest\x1a\x16.orb8.v1.DropsResponse0\x01\x12>\n" +
 	"\aSockets\x12\x17.orb8.v1.SocketsRequest\x1a\x18.orb8.v1.SocketsResponse0\x01\x122\n" +
-	"\x03Dns\x12\x13.orb8.v1.DnsRequest\x1a\x14.orb8.v1.DnsResponse0\x01\x12>\n" +
+	"\x03Dns\x12\x13.orb8.v1.DnsRequest\x1a\x14.orb8.v1.DnsResponse0\x01\x125\n" +
+	"\x04Gpus\x12\x14.orb8.v1.GpusRequest\x1a\x15.orb8.v1.GpusResponse0\x01\x12B\n" +
+	"\tGpuDriver\x12\x19.orb8.v1.GpuDriverRequest\x1a\x1a.orb8.v1.GpuDriverResponse\x12>\n" +
 	"\aCapture\x12\x17.orb8.v1.CaptureRequest\x1a\x18.orb8.v1.CaptureResponse0\x01B)Z'github.com/orb8/orb8/api/orb8/v1;orb8v1b\x06proto3"
 
 var (
@@ -2161,48 +2215,54 @@ func file_orb8_v1_observer_proto_rawDescGZIP() []byte {
 var file_orb8_v1_observer_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
 var file_orb8_v1_observer_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_orb8_v1_observer_proto_goTypes = []any{
-	(Sort)(0),               // 0: orb8.v1.Sort
-	(EventKind)(0),          // 1: orb8.v1.EventKind
-	(*FlowsRequest)(nil),    // 2: orb8.v1.FlowsRequest
-	(*FlowsResponse)(nil),   // 3: orb8.v1.FlowsResponse
-	(*EventsRequest)(nil),   // 4: orb8.v1.EventsRequest
-	(*EventsResponse)(nil),  // 5: orb8.v1.EventsResponse
-	(*Event)(nil),           // 6: orb8.v1.Event
-	(*PodsRequest)(nil),     // 7: orb8.v1.PodsRequest
-	(*PodsResponse)(nil),    // 8: orb8.v1.PodsResponse
-	(*StatusRequest)(nil),   // 9: orb8.v1.StatusRequest
-	(*StatusResponse)(nil),  // 10: orb8.v1.StatusResponse
-	(*PodRecord)(nil),       // 11: orb8.v1.PodRecord
-	(*PodContainer)(nil),    // 12: orb8.v1.PodContainer
-	(*Summary)(nil),         // 13: orb8.v1.Summary
-	(*PodsSummary)(nil),     // 14: orb8.v1.PodsSummary
-	(*Gap)(nil),             // 15: orb8.v1.Gap
-	(*NodeStatus)(nil),      // 16: orb8.v1.NodeStatus
-	(*NamespaceStatus)(nil), // 17: orb8.v1.NamespaceStatus
-	(*InterfaceStatus)(nil), // 18: orb8.v1.InterfaceStatus
-	(*Audit)(nil),           // 19: orb8.v1.Audit
-	(*Cost)(nil),            // 20: orb8.v1.Cost
-	nil,                     // 21: orb8.v1.PodRecord.LabelsEntry
-	(*Filter)(nil),          // 22: orb8.v1.Filter
-	(*FlowRecord)(nil),      // 23: orb8.v1.FlowRecord
-	(*NodeState)(nil),       // 24: orb8.v1.NodeState
-	(*Loss)(nil),            // 25: orb8.v1.Loss
-	(*DnsFilter)(nil),       // 26: orb8.v1.DnsFilter
-	(*DropRecord)(nil),      // 27: orb8.v1.DropRecord
-	(*DnsLookup)(nil),       // 28: orb8.v1.DnsLookup
-	(*EndFilter)(nil),       // 29: orb8.v1.EndFilter
-	(*Workload)(nil),        // 30: orb8.v1.Workload
-	(*Traffic)(nil),         // 31: orb8.v1.Traffic
-	(*Tap)(nil),             // 32: orb8.v1.Tap
-	(*Counter)(nil),         // 33: orb8.v1.Counter
-	(*DropsRequest)(nil),    // 34: orb8.v1.DropsRequest
-	(*SocketsRequest)(nil),  // 35: orb8.v1.SocketsRequest
-	(*DnsRequest)(nil),      // 36: orb8.v1.DnsRequest
-	(*CaptureRequest)(nil),  // 37: orb8.v1.CaptureRequest
-	(*DropsResponse)(nil),   // 38: orb8.v1.DropsResponse
-	(*SocketsResponse)(nil), // 39: orb8.v1.SocketsResponse
-	(*DnsResponse)(nil),     // 40: orb8.v1.DnsResponse
-	(*CaptureResponse)(nil), // 41: orb8.v1.CaptureResponse
+	(Sort)(0),                 // 0: orb8.v1.Sort
+	(EventKind)(0),            // 1: orb8.v1.EventKind
+	(*FlowsRequest)(nil),      // 2: orb8.v1.FlowsRequest
+	(*FlowsResponse)(nil),     // 3: orb8.v1.FlowsResponse
+	(*EventsRequest)(nil),     // 4: orb8.v1.EventsRequest
+	(*EventsResponse)(nil),    // 5: orb8.v1.EventsResponse
+	(*Event)(nil),             // 6: orb8.v1.Event
+	(*PodsRequest)(nil),       // 7: orb8.v1.PodsRequest
+	(*PodsResponse)(nil),      // 8: orb8.v1.PodsResponse
+	(*StatusRequest)(nil),     // 9: orb8.v1.StatusRequest
+	(*StatusResponse)(nil),    // 10: orb8.v1.StatusResponse
+	(*PodRecord)(nil),         // 11: orb8.v1.PodRecord
+	(*PodContainer)(nil),      // 12: orb8.v1.PodContainer
+	(*Summary)(nil),           // 13: orb8.v1.Summary
+	(*PodsSummary)(nil),       // 14: orb8.v1.PodsSummary
+	(*Gap)(nil),               // 15: orb8.v1.Gap
+	(*NodeStatus)(nil),        // 16: orb8.v1.NodeStatus
+	(*NamespaceStatus)(nil),   // 17: orb8.v1.NamespaceStatus
+	(*InterfaceStatus)(nil),   // 18: orb8.v1.InterfaceStatus
+	(*Audit)(nil),             // 19: orb8.v1.Audit
+	(*Cost)(nil),              // 20: orb8.v1.Cost
+	nil,                       // 21: orb8.v1.PodRecord.LabelsEntry
+	(*Filter)(nil),            // 22: orb8.v1.Filter
+	(*FlowRecord)(nil),        // 23: orb8.v1.FlowRecord
+	(*NodeState)(nil),         // 24: orb8.v1.NodeState
+	(*Loss)(nil),              // 25: orb8.v1.Loss
+	(*DnsFilter)(nil),         // 26: orb8.v1.DnsFilter
+	(*DropRecord)(nil),        // 27: orb8.v1.DropRecord
+	(*DnsLookup)(nil),         // 28: orb8.v1.DnsLookup
+	(*GpuEvent)(nil),          // 29: orb8.v1.GpuEvent
+	(*EndFilter)(nil),         // 30: orb8.v1.EndFilter
+	(*Workload)(nil),          // 31: orb8.v1.Workload
+	(*Traffic)(nil),           // 32: orb8.v1.Traffic
+	(*GpuStatus)(nil),         // 33: orb8.v1.GpuStatus
+	(*Tap)(nil),               // 34: orb8.v1.Tap
+	(*Counter)(nil),           // 35: orb8.v1.Counter
+	(*DropsRequest)(nil),      // 36: orb8.v1.DropsRequest
+	(*SocketsRequest)(nil),    // 37: orb8.v1.SocketsRequest
+	(*DnsRequest)(nil),        // 38: orb8.v1.DnsRequest
+	(*GpusRequest)(nil),       // 39: orb8.v1.GpusRequest
+	(*GpuDriverRequest)(nil),  // 40: orb8.v1.GpuDriverRequest
+	(*CaptureRequest)(nil),    // 41: orb8.v1.CaptureRequest
+	(*DropsResponse)(nil),     // 42: orb8.v1.DropsResponse
+	(*SocketsResponse)(nil),   // 43: orb8.v1.SocketsResponse
+	(*DnsResponse)(nil),       // 44: orb8.v1.DnsResponse
+	(*GpusResponse)(nil),      // 45: orb8.v1.GpusResponse
+	(*GpuDriverResponse)(nil), // 46: orb8.v1.GpuDriverResponse
+	(*CaptureResponse)(nil),   // 47: orb8.v1.CaptureResponse
 }
 var file_orb8_v1_observer_proto_depIdxs = []int32{
 	22, // 0: orb8.v1.FlowsRequest.include:type_name -> orb8.v1.Filter
@@ -2224,63 +2284,69 @@ var file_orb8_v1_observer_proto_depIdxs = []int32{
 	23, // 16: orb8.v1.Event.flow:type_name -> orb8.v1.FlowRecord
 	27, // 17: orb8.v1.Event.drop:type_name -> orb8.v1.DropRecord
 	28, // 18: orb8.v1.Event.dns:type_name -> orb8.v1.DnsLookup
-	29, // 19: orb8.v1.PodsRequest.include:type_name -> orb8.v1.EndFilter
-	29, // 20: orb8.v1.PodsRequest.exclude:type_name -> orb8.v1.EndFilter
-	11, // 21: orb8.v1.PodsResponse.pod:type_name -> orb8.v1.PodRecord
-	24, // 22: orb8.v1.PodsResponse.node:type_name -> orb8.v1.NodeState
-	25, // 23: orb8.v1.PodsResponse.loss:type_name -> orb8.v1.Loss
-	14, // 24: orb8.v1.PodsResponse.summary:type_name -> orb8.v1.PodsSummary
-	16, // 25: orb8.v1.StatusResponse.nodes:type_name -> orb8.v1.NodeStatus
-	30, // 26: orb8.v1.PodRecord.workload:type_name -> orb8.v1.Workload
-	21, // 27: orb8.v1.PodRecord.labels:type_name -> orb8.v1.PodRecord.LabelsEntry
-	12, // 28: orb8.v1.PodRecord.containers:type_name -> orb8.v1.PodContainer
-	31, // 29: orb8.v1.Summary.matched:type_name -> orb8.v1.Traffic
-	31, // 30: orb8.v1.Summary.remainder:type_name -> orb8.v1.Traffic
-	31, // 31: orb8.v1.Summary.overflow:type_name -> orb8.v1.Traffic
-	31, // 32: orb8.v1.Summary.unaccounted:type_name -> orb8.v1.Traffic
-	24, // 33: orb8.v1.Summary.nodes:type_name -> orb8.v1.NodeState
-	15, // 34: orb8.v1.Summary.gaps:type_name -> orb8.v1.Gap
-	25, // 35: orb8.v1.Summary.losses:type_name -> orb8.v1.Loss
-	24, // 36: orb8.v1.PodsSummary.nodes:type_name -> orb8.v1.NodeState
-	25, // 37: orb8.v1.PodsSummary.losses:type_name -> orb8.v1.Loss
-	18, // 38: orb8.v1.NodeStatus.interfaces:type_name -> orb8.v1.InterfaceStatus
-	25, // 39: orb8.v1.NodeStatus.losses:type_name -> orb8.v1.Loss
-	20, // 40: orb8.v1.NodeStatus.cost:type_name -> orb8.v1.Cost
-	17, // 41: orb8.v1.NodeStatus.namespaces:type_name -> orb8.v1.NamespaceStatus
-	32, // 42: orb8.v1.InterfaceStatus.tap:type_name -> orb8.v1.Tap
-	19, // 43: orb8.v1.InterfaceStatus.ingress:type_name -> orb8.v1.Audit
-	19, // 44: orb8.v1.InterfaceStatus.egress:type_name -> orb8.v1.Audit
-	33, // 45: orb8.v1.Audit.flows:type_name -> orb8.v1.Counter
-	33, // 46: orb8.v1.Audit.remainder:type_name -> orb8.v1.Counter
-	33, // 47: orb8.v1.Audit.overflow:type_name -> orb8.v1.Counter
-	33, // 48: orb8.v1.Audit.not_ip:type_name -> orb8.v1.Counter
-	33, // 49: orb8.v1.Audit.malformed:type_name -> orb8.v1.Counter
-	33, // 50: orb8.v1.Audit.counted:type_name -> orb8.v1.Counter
-	33, // 51: orb8.v1.Audit.segmentation:type_name -> orb8.v1.Counter
-	33, // 52: orb8.v1.Audit.interface:type_name -> orb8.v1.Counter
-	33, // 53: orb8.v1.Audit.forwarded:type_name -> orb8.v1.Counter
-	33, // 54: orb8.v1.Audit.carried:type_name -> orb8.v1.Counter
-	2,  // 55: orb8.v1.Observer.Flows:input_type -> orb8.v1.FlowsRequest
-	4,  // 56: orb8.v1.Observer.Events:input_type -> orb8.v1.EventsRequest
-	9,  // 57: orb8.v1.Observer.Status:input_type -> orb8.v1.StatusRequest
-	7,  // 58: orb8.v1.Observer.Pods:input_type -> orb8.v1.PodsRequest
-	34, // 59: orb8.v1.Observer.Drops:input_type -> orb8.v1.DropsRequest
-	35, // 60: orb8.v1.Observer.Sockets:input_type -> orb8.v1.SocketsRequest
-	36, // 61: orb8.v1.Observer.Dns:input_type -> orb8.v1.DnsRequest
-	37, // 62: orb8.v1.Observer.Capture:input_type -> orb8.v1.CaptureRequest
-	3,  // 63: orb8.v1.Observer.Flows:output_type -> orb8.v1.FlowsResponse
-	5,  // 64: orb8.v1.Observer.Events:output_type -> orb8.v1.EventsResponse
-	10, // 65: orb8.v1.Observer.Status:output_type -> orb8.v1.StatusResponse
-	8,  // 66: orb8.v1.Observer.Pods:output_type -> orb8.v1.PodsResponse
-	38, // 67: orb8.v1.Observer.Drops:output_type -> orb8.v1.DropsResponse
-	39, // 68: orb8.v1.Observer.Sockets:output_type -> orb8.v1.SocketsResponse
-	40, // 69: orb8.v1.Observer.Dns:output_type -> orb8.v1.DnsResponse
-	41, // 70: orb8.v1.Observer.Capture:output_type -> orb8.v1.CaptureResponse
-	63, // [63:71] is the sub-list for method output_type
-	55, // [55:63] is the sub-list for method input_type
-	55, // [55:55] is the sub-list for extension type_name
-	55, // [55:55] is the sub-list for extension extendee
-	0,  // [0:55] is the sub-list for field type_name
+	29, // 19: orb8.v1.Event.gpu:type_name -> orb8.v1.GpuEvent
+	30, // 20: orb8.v1.PodsRequest.include:type_name -> orb8.v1.EndFilter
+	30, // 21: orb8.v1.PodsRequest.exclude:type_name -> orb8.v1.EndFilter
+	11, // 22: orb8.v1.PodsResponse.pod:type_name -> orb8.v1.PodRecord
+	24, // 23: orb8.v1.PodsResponse.node:type_name -> orb8.v1.NodeState
+	25, // 24: orb8.v1.PodsResponse.loss:type_name -> orb8.v1.Loss
+	14, // 25: orb8.v1.PodsResponse.summary:type_name -> orb8.v1.PodsSummary
+	16, // 26: orb8.v1.StatusResponse.nodes:type_name -> orb8.v1.NodeStatus
+	31, // 27: orb8.v1.PodRecord.workload:type_name -> orb8.v1.Workload
+	21, // 28: orb8.v1.PodRecord.labels:type_name -> orb8.v1.PodRecord.LabelsEntry
+	12, // 29: orb8.v1.PodRecord.containers:type_name -> orb8.v1.PodContainer
+	32, // 30: orb8.v1.Summary.matched:type_name -> orb8.v1.Traffic
+	32, // 31: orb8.v1.Summary.remainder:type_name -> orb8.v1.Traffic
+	32, // 32: orb8.v1.Summary.overflow:type_name -> orb8.v1.Traffic
+	32, // 33: orb8.v1.Summary.unaccounted:type_name -> orb8.v1.Traffic
+	24, // 34: orb8.v1.Summary.nodes:type_name -> orb8.v1.NodeState
+	15, // 35: orb8.v1.Summary.gaps:type_name -> orb8.v1.Gap
+	25, // 36: orb8.v1.Summary.losses:type_name -> orb8.v1.Loss
+	24, // 37: orb8.v1.PodsSummary.nodes:type_name -> orb8.v1.NodeState
+	25, // 38: orb8.v1.PodsSummary.losses:type_name -> orb8.v1.Loss
+	18, // 39: orb8.v1.NodeStatus.interfaces:type_name -> orb8.v1.InterfaceStatus
+	25, // 40: orb8.v1.NodeStatus.losses:type_name -> orb8.v1.Loss
+	20, // 41: orb8.v1.NodeStatus.cost:type_name -> orb8.v1.Cost
+	17, // 42: orb8.v1.NodeStatus.namespaces:type_name -> orb8.v1.NamespaceStatus
+	33, // 43: orb8.v1.NodeStatus.gpu:type_name -> orb8.v1.GpuStatus
+	34, // 44: orb8.v1.InterfaceStatus.tap:type_name -> orb8.v1.Tap
+	19, // 45: orb8.v1.InterfaceStatus.ingress:type_name -> orb8.v1.Audit
+	19, // 46: orb8.v1.InterfaceStatus.egress:type_name -> orb8.v1.Audit
+	35, // 47: orb8.v1.Audit.flows:type_name -> orb8.v1.Counter
+	35, // 48: orb8.v1.Audit.remainder:type_name -> orb8.v1.Counter
+	35, // 49: orb8.v1.Audit.overflow:type_name -> orb8.v1.Counter
+	35, // 50: orb8.v1.Audit.not_ip:type_name -> orb8.v1.Counter
+	35, // 51: orb8.v1.Audit.malformed:type_name -> orb8.v1.Counter
+	35, // 52: orb8.v1.Audit.counted:type_name -> orb8.v1.Counter
+	35, // 53: orb8.v1.Audit.segmentation:type_name -> orb8.v1.Counter
+	35, // 54: orb8.v1.Audit.interface:type_name -> orb8.v1.Counter
+	35, // 55: orb8.v1.Audit.forwarded:type_name -> orb8.v1.Counter
+	35, // 56: orb8.v1.Audit.carried:type_name -> orb8.v1.Counter
+	2,  // 57: orb8.v1.Observer.Flows:input_type -> orb8.v1.FlowsRequest
+	4,  // 58: orb8.v1.Observer.Events:input_type -> orb8.v1.EventsRequest
+	9,  // 59: orb8.v1.Observer.Status:input_type -> orb8.v1.StatusRequest
+	7,  // 60: orb8.v1.Observer.Pods:input_type -> orb8.v1.PodsRequest
+	36, // 61: orb8.v1.Observer.Drops:input_type -> orb8.v1.DropsRequest
+	37, // 62: orb8.v1.Observer.Sockets:input_type -> orb8.v1.SocketsRequest
+	38, // 63: orb8.v1.Observer.Dns:input_type -> orb8.v1.DnsRequest
+	39, // 64: orb8.v1.Observer.Gpus:input_type -> orb8.v1.GpusRequest
+	40, // 65: orb8.v1.Observer.GpuDriver:input_type -> orb8.v1.GpuDriverRequest
+	41, // 66: orb8.v1.Observer.Capture:input_type -> orb8.v1.CaptureRequest
+	3,  // 67: orb8.v1.Observer.Flows:output_type -> orb8.v1.FlowsResponse
+	5,  // 68: orb8.v1.Observer.Events:output_type -> orb8.v1.EventsResponse
+	10, // 69: orb8.v1.Observer.Status:output_type -> orb8.v1.StatusResponse
+	8,  // 70: orb8.v1.Observer.Pods:output_type -> orb8.v1.PodsResponse
+	42, // 71: orb8.v1.Observer.Drops:output_type -> orb8.v1.DropsResponse
+	43, // 72: orb8.v1.Observer.Sockets:output_type -> orb8.v1.SocketsResponse
+	44, // 73: orb8.v1.Observer.Dns:output_type -> orb8.v1.DnsResponse
+	45, // 74: orb8.v1.Observer.Gpus:output_type -> orb8.v1.GpusResponse
+	46, // 75: orb8.v1.Observer.GpuDriver:output_type -> orb8.v1.GpuDriverResponse
+	47, // 76: orb8.v1.Observer.Capture:output_type -> orb8.v1.CaptureResponse
+	67, // [67:77] is the sub-list for method output_type
+	57, // [57:67] is the sub-list for method input_type
+	57, // [57:57] is the sub-list for extension type_name
+	57, // [57:57] is the sub-list for extension extendee
+	0,  // [0:57] is the sub-list for field type_name
 }
 
 func init() { file_orb8_v1_observer_proto_init() }
@@ -2291,6 +2357,7 @@ func file_orb8_v1_observer_proto_init() {
 	file_orb8_v1_capture_proto_init()
 	file_orb8_v1_dns_proto_init()
 	file_orb8_v1_drop_proto_init()
+	file_orb8_v1_gpu_proto_init()
 	file_orb8_v1_record_proto_init()
 	file_orb8_v1_sockets_proto_init()
 	file_orb8_v1_observer_proto_msgTypes[1].OneofWrappers = []any{

@@ -20,14 +20,16 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Observer_Flows_FullMethodName   = "/orb8.v1.Observer/Flows"
-	Observer_Events_FullMethodName  = "/orb8.v1.Observer/Events"
-	Observer_Status_FullMethodName  = "/orb8.v1.Observer/Status"
-	Observer_Pods_FullMethodName    = "/orb8.v1.Observer/Pods"
-	Observer_Drops_FullMethodName   = "/orb8.v1.Observer/Drops"
-	Observer_Sockets_FullMethodName = "/orb8.v1.Observer/Sockets"
-	Observer_Dns_FullMethodName     = "/orb8.v1.Observer/Dns"
-	Observer_Capture_FullMethodName = "/orb8.v1.Observer/Capture"
+	Observer_Flows_FullMethodName     = "/orb8.v1.Observer/Flows"
+	Observer_Events_FullMethodName    = "/orb8.v1.Observer/Events"
+	Observer_Status_FullMethodName    = "/orb8.v1.Observer/Status"
+	Observer_Pods_FullMethodName      = "/orb8.v1.Observer/Pods"
+	Observer_Drops_FullMethodName     = "/orb8.v1.Observer/Drops"
+	Observer_Sockets_FullMethodName   = "/orb8.v1.Observer/Sockets"
+	Observer_Dns_FullMethodName       = "/orb8.v1.Observer/Dns"
+	Observer_Gpus_FullMethodName      = "/orb8.v1.Observer/Gpus"
+	Observer_GpuDriver_FullMethodName = "/orb8.v1.Observer/GpuDriver"
+	Observer_Capture_FullMethodName   = "/orb8.v1.Observer/Capture"
 )
 
 // ObserverClient is the client API for Observer service.
@@ -57,6 +59,12 @@ type ObserverClient interface {
 	// Dns answers with what pods asked the DNS, by pod and server. The last message
 	// is the summary. Each look-up as it ends is an event.
 	Dns(ctx context.Context, in *DnsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[DnsResponse], error)
+	// Gpus answers with who has which GPU and RDMA device, and what these do. The last
+	// message is the summary. Samples, Xids, throttling and findings are events.
+	Gpus(ctx context.Context, in *GpusRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[GpusResponse], error)
+	// GpuDriver releases the GPU driver, or takes it up again. An agent does so on its
+	// local listeners only.
+	GpuDriver(ctx context.Context, in *GpuDriverRequest, opts ...grpc.CallOption) (*GpuDriverResponse, error)
 	// Capture streams packets, from now on until the question's bounds or its end.
 	// An agent answers where it is allowed to, on its local listeners only.
 	Capture(ctx context.Context, in *CaptureRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[CaptureResponse], error)
@@ -194,9 +202,38 @@ func (c *observerClient) Dns(ctx context.Context, in *DnsRequest, opts ...grpc.C
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Observer_DnsClient = grpc.ServerStreamingClient[DnsResponse]
 
+func (c *observerClient) Gpus(ctx context.Context, in *GpusRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[GpusResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Observer_ServiceDesc.Streams[6], Observer_Gpus_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[GpusRequest, GpusResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Observer_GpusClient = grpc.ServerStreamingClient[GpusResponse]
+
+func (c *observerClient) GpuDriver(ctx context.Context, in *GpuDriverRequest, opts ...grpc.CallOption) (*GpuDriverResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GpuDriverResponse)
+	err := c.cc.Invoke(ctx, Observer_GpuDriver_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *observerClient) Capture(ctx context.Context, in *CaptureRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[CaptureResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &Observer_ServiceDesc.Streams[6], Observer_Capture_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &Observer_ServiceDesc.Streams[7], Observer_Capture_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -240,6 +277,12 @@ type ObserverServer interface {
 	// Dns answers with what pods asked the DNS, by pod and server. The last message
 	// is the summary. Each look-up as it ends is an event.
 	Dns(*DnsRequest, grpc.ServerStreamingServer[DnsResponse]) error
+	// Gpus answers with who has which GPU and RDMA device, and what these do. The last
+	// message is the summary. Samples, Xids, throttling and findings are events.
+	Gpus(*GpusRequest, grpc.ServerStreamingServer[GpusResponse]) error
+	// GpuDriver releases the GPU driver, or takes it up again. An agent does so on its
+	// local listeners only.
+	GpuDriver(context.Context, *GpuDriverRequest) (*GpuDriverResponse, error)
 	// Capture streams packets, from now on until the question's bounds or its end.
 	// An agent answers where it is allowed to, on its local listeners only.
 	Capture(*CaptureRequest, grpc.ServerStreamingServer[CaptureResponse]) error
@@ -273,6 +316,12 @@ func (UnimplementedObserverServer) Sockets(*SocketsRequest, grpc.ServerStreaming
 }
 func (UnimplementedObserverServer) Dns(*DnsRequest, grpc.ServerStreamingServer[DnsResponse]) error {
 	return status.Error(codes.Unimplemented, "method Dns not implemented")
+}
+func (UnimplementedObserverServer) Gpus(*GpusRequest, grpc.ServerStreamingServer[GpusResponse]) error {
+	return status.Error(codes.Unimplemented, "method Gpus not implemented")
+}
+func (UnimplementedObserverServer) GpuDriver(context.Context, *GpuDriverRequest) (*GpuDriverResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GpuDriver not implemented")
 }
 func (UnimplementedObserverServer) Capture(*CaptureRequest, grpc.ServerStreamingServer[CaptureResponse]) error {
 	return status.Error(codes.Unimplemented, "method Capture not implemented")
@@ -382,6 +431,35 @@ func _Observer_Dns_Handler(srv interface{}, stream grpc.ServerStream) error {
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Observer_DnsServer = grpc.ServerStreamingServer[DnsResponse]
 
+func _Observer_Gpus_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(GpusRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(ObserverServer).Gpus(m, &grpc.GenericServerStream[GpusRequest, GpusResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Observer_GpusServer = grpc.ServerStreamingServer[GpusResponse]
+
+func _Observer_GpuDriver_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GpuDriverRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ObserverServer).GpuDriver(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Observer_GpuDriver_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ObserverServer).GpuDriver(ctx, req.(*GpuDriverRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Observer_Capture_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(CaptureRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -403,6 +481,10 @@ var Observer_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Status",
 			Handler:    _Observer_Status_Handler,
+		},
+		{
+			MethodName: "GpuDriver",
+			Handler:    _Observer_GpuDriver_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
@@ -434,6 +516,11 @@ var Observer_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Dns",
 			Handler:       _Observer_Dns_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Gpus",
+			Handler:       _Observer_Gpus_Handler,
 			ServerStreams: true,
 		},
 		{
