@@ -29,6 +29,11 @@ type Snapshot struct {
 	Total, Apart event.Traffic
 
 	Self Self
+
+	// nil: there are no GPUs and no RDMA devices, or they are not known yet.
+	GPU *event.GPUView
+	// Tell of GPUs under dcgm-exporter's names, too.
+	DCGMNames bool
 }
 
 // Active is how many connections an end has.
