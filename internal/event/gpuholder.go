@@ -130,8 +130,9 @@ type GPUFinding struct {
 	Kind GPUFindingKind
 	// Unix nanoseconds; Ended is 0 while it goes on.
 	Since, Ended int64
-	UUIDs        []string
-	Cause        GPUCause
+	// It is about these.
+	GPUs  []*GPU
+	Cause GPUCause
 	// Of storage and peer: whom; else nil.
 	Peer *Identity
 	// Bytes a second that moved with the peer, or by RDMA.

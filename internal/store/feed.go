@@ -57,6 +57,8 @@ type Wish struct {
 	Filter filter.Filter
 	// Of look-ups, beside Filter.
 	Lookups filter.Lookups
+	// Of GPUs: these devices; Filter is about who holds them.
+	GPUs filter.GPUs
 	// Empty means all.
 	Kinds []event.Kind
 	// Unix nanoseconds; recent events from then on come first. 0: none.
@@ -69,6 +71,7 @@ type Follower struct {
 	wish    Happened
 	filter  filter.Filter
 	lookups filter.Lookups
+	gpus    filter.GPUs
 	queue   chan []event.Event
 	pending []event.Event
 	lost    atomic.Uint64
@@ -88,7 +91,7 @@ func (f *Feed) Follow(w Wish) (*Follower, error) {
 	if len(f.followers) >= f.cfg.Followers {
 		return nil, fmt.Errorf("%w (%d)", ErrTooManyFollowers, len(f.followers))
 	}
-	fo := &Follower{wish: ^Happened(0), filter: w.Filter, lookups: w.Lookups, queue: make(chan []event.Event, f.cfg.Queue)}
+	fo := &Follower{wish: ^Happened(0), filter: w.Filter, lookups: w.Lookups, gpus: w.GPUs, queue: make(chan []event.Event, f.cfg.Queue)}
 	if len(w.Kinds) > 0 {
 		fo.wish = 0
 		for _, k := range w.Kinds {
@@ -126,7 +129,7 @@ func (f *Feed) Wanted(h Happened) bool {
 }
 
 // fleeting is what comes too often to be remembered.
-const fleeting Happened = 1<<event.KindTraffic | 1<<event.KindDrop | 1<<event.KindDNS
+const fleeting Happened = 1<<event.KindTraffic | 1<<event.KindDrop | 1<<event.KindDNS | 1<<event.KindGPUSample
 
 // order in which things happen to a connection within one epoch.
 var order = [...]event.Kind{event.KindOpened, event.KindTraffic, event.KindRefused, event.KindFailed, event.KindReset, event.KindClosed, event.KindDrop, event.KindDNS}
@@ -153,6 +156,17 @@ func (f *Feed) Publish(h Happened, e *event.Event) {
 		for _, fo := range f.followers {
 			f.offer(fo, e)
 		}
+	}
+}
+
+// PublishGPU tells followers what happened to a device, or what a holder does.
+func (f *Feed) PublishGPU(k event.Kind, at int64, g *event.GPUEvent) {
+	e := event.Event{Kind: k, Time: at, GPU: g}
+	if !fleeting.Has(k) {
+		f.remember(&e)
+	}
+	for _, fo := range f.followers {
+		f.offer(fo, &e)
 	}
 }
 
@@ -186,7 +200,14 @@ func (f *Feed) replay(fo *Follower, since int64) {
 }
 
 func (f *Feed) offer(fo *Follower, e *event.Event) {
-	if !fo.wish.Has(e.Kind) || !fo.filter.Match(&e.Flow) {
+	switch {
+	case !fo.wish.Has(e.Kind):
+		return
+	case e.GPU != nil:
+		if !fo.wantsGPU(e) {
+			return
+		}
+	case !fo.filter.Match(&e.Flow):
 		return
 	}
 	if e.Lookup != nil && !fo.lookups.Match(e.Lookup) {
@@ -212,3 +233,18 @@ func (f *Feed) send(fo *Follower) {
 		fo.pending = fo.pending[:0]
 	}
 }
+
+// wantsGPU: one of the holders is meant, as if it were the local end.
+func (f *Follower) wantsGPU(e *event.Event) bool {
+	if !f.gpus.MatchEvent(e.GPU) {
+		return false
+	}
+	for _, who := range e.GPU.Holders {
+		if f.filter.Match(&event.Flow{Local: who, Remote: &nobody}) {
+			return true
+		}
+	}
+	return false
+}
+
+var nobody event.Identity

@@ -86,6 +86,8 @@ func (s *Source) Event(e *event.Event) *pb.Event {
 		return s.dropped(e)
 	case e.Lookup != nil:
 		return s.looked(e)
+	case e.GPU != nil:
+		return s.gpu(e)
 	}
 	r := s.Flow(&e.Flow)
 	r.Delta = Traffic(e.Delta)
