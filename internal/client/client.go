@@ -146,6 +146,24 @@ func (c *Client) Dns(ctx context.Context, q *orb8v1.DnsRequest) iter.Seq2[*orb8v
 	})
 }
 
+// Gpus asks once, as Flows does.
+func (c *Client) Gpus(ctx context.Context, q *orb8v1.GpusRequest) iter.Seq2[*orb8v1.GpusResponse, error] {
+	return once(ctx, c, func(ctx context.Context) (grpc.ServerStreamingClient[orb8v1.GpusResponse], error) {
+		return c.api.Gpus(ctx, q)
+	})
+}
+
+// GpuDriver has the driver released, or taken up again.
+func (c *Client) GpuDriver(ctx context.Context, q *orb8v1.GpuDriverRequest) (*orb8v1.GpuDriverResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
+	answer, err := c.api.GpuDriver(ctx, q)
+	if err != nil {
+		return nil, c.explain(ctx, err, false)
+	}
+	return answer, nil
+}
+
 // Sockets asks once, as Flows does.
 func (c *Client) Sockets(ctx context.Context, q *orb8v1.SocketsRequest) iter.Seq2[*orb8v1.SocketsResponse, error] {
 	return once(ctx, c, func(ctx context.Context) (grpc.ServerStreamingClient[orb8v1.SocketsResponse], error) {

@@ -205,6 +205,17 @@ func (c *Cluster) Dns(ctx context.Context, q *orb8v1.DnsRequest) iter.Seq2[*orb8
 	return explained(c, c.relay.Dns(ctx, q))
 }
 
+// Gpus asks every node once.
+func (c *Cluster) Gpus(ctx context.Context, q *orb8v1.GpusRequest) iter.Seq2[*orb8v1.GpusResponse, error] {
+	return explained(c, c.relay.Gpus(ctx, q))
+}
+
+// GpuDriver asks the node that is named, or every node.
+func (c *Cluster) GpuDriver(ctx context.Context, q *orb8v1.GpuDriverRequest) (*orb8v1.GpuDriverResponse, error) {
+	answer, err := c.relay.GpuDriver(ctx, q)
+	return answer, c.explain(err)
+}
+
 // Sockets asks every node once.
 func (c *Cluster) Sockets(ctx context.Context, q *orb8v1.SocketsRequest) iter.Seq2[*orb8v1.SocketsResponse, error] {
 	return explained(c, c.relay.Sockets(ctx, q))

@@ -118,6 +118,7 @@ func (f *follower) follow(ctx context.Context) string {
 	q := &pb.EventsRequest{
 		Include: f.question.GetInclude(), Exclude: f.question.GetExclude(), Kinds: f.question.GetKinds(), SinceNs: f.since,
 		IncludeDns: f.question.GetIncludeDns(), ExcludeDns: f.question.GetExcludeDns(),
+		Gpus: f.question.GetGpus(),
 	}
 	err := errors.New("it ended the stream")
 	for m, failure := range f.node.Events(ctx, q) {

@@ -36,7 +36,7 @@ func TestEventsOutliveANode(t *testing.T) {
 		defer cancel()
 		var told []string
 		for m, err := range r.Events(ctx, &pb.EventsRequest{
-			Kinds: []pb.EventKind{pb.EventKind_EVENT_KIND_OPENED}, IncludeDns: &pb.DnsFilter{Names: []string{"a"}}, ExcludeDns: &pb.DnsFilter{Names: []string{"b"}},
+			Kinds: []pb.EventKind{pb.EventKind_EVENT_KIND_OPENED}, IncludeDns: &pb.DnsFilter{Names: []string{"a"}}, ExcludeDns: &pb.DnsFilter{Names: []string{"b"}}, Gpus: []string{"0"},
 		}) {
 			if err != nil {
 				t.Fatal(err)
@@ -55,7 +55,7 @@ func TestEventsOutliveANode(t *testing.T) {
 			t.Errorf("told: %s", got)
 		}
 		if len(f.asked) != 4 || f.asked[0].GetSinceNs() != 0 || f.asked[3].GetSinceNs() != 501 || len(f.asked[3].GetKinds()) != 1 ||
-			f.asked[3].GetIncludeDns().GetNames()[0] != "a" || f.asked[3].GetExcludeDns().GetNames()[0] != "b" {
+			f.asked[3].GetIncludeDns().GetNames()[0] != "a" || f.asked[3].GetExcludeDns().GetNames()[0] != "b" || f.asked[3].GetGpus()[0] != "0" {
 			t.Errorf("asked %v", f.asked)
 		}
 	})

@@ -29,6 +29,8 @@ type Observer interface {
 	Dns(context.Context, *pb.DnsRequest) iter.Seq2[*pb.DnsResponse, error]
 	Sockets(context.Context, *pb.SocketsRequest) iter.Seq2[*pb.SocketsResponse, error]
 	Capture(context.Context, *pb.CaptureRequest) iter.Seq2[*pb.CaptureResponse, error]
+	Gpus(context.Context, *pb.GpusRequest) iter.Seq2[*pb.GpusResponse, error]
+	GpuDriver(context.Context, *pb.GpuDriverRequest) (*pb.GpuDriverResponse, error)
 	Status(context.Context) (*pb.StatusResponse, error)
 }
 

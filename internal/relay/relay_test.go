@@ -22,6 +22,7 @@ type fake struct {
 	pods    []*pb.PodsResponse
 	drops   []*pb.DropsResponse
 	dns     []*pb.DnsResponse
+	gpus    []*pb.GpusResponse
 	sockets []*pb.SocketsResponse
 	packets []*pb.CaptureResponse
 	events  [][]*pb.EventsResponse
@@ -32,7 +33,8 @@ type fake struct {
 	// Never answers.
 	hangs bool
 
-	asked []*pb.EventsRequest
+	asked  []*pb.EventsRequest
+	driver []*pb.GpuDriverRequest
 }
 
 func play[M any](ctx context.Context, f *fake, list []M) iter.Seq2[M, error] {
@@ -78,6 +80,10 @@ func (f *fake) Drops(ctx context.Context, _ *pb.DropsRequest) iter.Seq2[*pb.Drop
 
 func (f *fake) Dns(ctx context.Context, _ *pb.DnsRequest) iter.Seq2[*pb.DnsResponse, error] {
 	return play(ctx, f, f.dns)
+}
+
+func (f *fake) Gpus(ctx context.Context, _ *pb.GpusRequest) iter.Seq2[*pb.GpusResponse, error] {
+	return play(ctx, f, f.gpus)
 }
 
 func (f *fake) Sockets(ctx context.Context, _ *pb.SocketsRequest) iter.Seq2[*pb.SocketsResponse, error] {
