@@ -101,4 +101,6 @@ type Endpoints struct {
 type Node struct {
 	Name, Zone string
 	IPs        []event.IP
+	// Of the own node, those that the agent is told to keep.
+	Labels map[string]string
 }

@@ -154,6 +154,14 @@ func (m *Map) Identity(uid string) *event.Identity {
 	return nil
 }
 
+// Node of a name, nil where it has not been told of.
+func (m *Map) Node(name string) *Node {
+	if o := m.nodes[name]; o != nil {
+		return o.node
+	}
+	return nil
+}
+
 // NodeIdentity of a node by its name, nil where it has not been told of.
 func (m *Map) NodeIdentity(name string) *event.Identity {
 	if o := m.nodes[name]; o != nil {
@@ -357,6 +365,7 @@ func (m *Map) setNode(c *Change) {
 		m.nodes[c.Key] = o
 	} else {
 		if zone = o.node.Zone; zone == c.Node.Zone && slices.Equal(o.ips, c.Node.IPs) {
+			o.node = c.Node // its labels are in no identity
 			return
 		}
 	}

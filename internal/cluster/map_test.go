@@ -396,3 +396,24 @@ func BenchmarkApply(b *testing.B) {
 		big(10_000, 1000)
 	}
 }
+
+// What is told of a node is its last word, also where nobody is named otherwise
+// by it.
+func TestNode(t *testing.T) {
+	m := New(Config{Node: "n1"})
+	told := func(n *Node) { m.Apply([]Change{{Kind: KindNode, Key: "n1", Node: n, At: sec(1)}}, false) }
+	if m.Node("n1") != nil {
+		t.Error("a node of which nobody has told")
+	}
+	ips := []event.IP{ip("192.0.2.1")}
+	told(&Node{Name: "n1", IPs: ips})
+	id := m.NodeIdentity("n1")
+	told(&Node{Name: "n1", IPs: ips, Labels: map[string]string{"a": "1"}})
+	if n := m.Node("n1"); n == nil || n.Labels["a"] != "1" || m.NodeIdentity("n1") != id {
+		t.Errorf("the node is %+v, its identity %p after %p", n, m.NodeIdentity("n1"), id)
+	}
+	told(nil)
+	if m.Node("n1") != nil {
+		t.Error("a node that is gone")
+	}
+}

@@ -34,19 +34,25 @@ const (
 type conversion struct {
 	node      string
 	keep      map[string]bool
-	keepAll   bool
+	keepNode  map[string]bool
 	words     words
 	mu        sync.Mutex
 	labelSets map[string]map[string]string
 }
 
 func newConversion(cfg *Config) *conversion {
-	c := &conversion{node: cfg.Node, keep: map[string]bool{}, labelSets: map[string]map[string]string{}}
-	for _, key := range cfg.Labels {
-		c.keep[key] = true
+	return &conversion{
+		node: cfg.Node, keep: setOf(cfg.Labels), keepNode: setOf(cfg.NodeLabels),
+		labelSets: map[string]map[string]string{},
 	}
-	c.keepAll = c.keep["*"]
-	return c
+}
+
+func setOf(keys []string) map[string]bool {
+	set := make(map[string]bool, len(keys))
+	for _, key := range keys {
+		set[key] = true
+	}
+	return set
 }
 
 func change(kind cluster.Kind, key string) cluster.Change {
@@ -60,14 +66,14 @@ func proper(m metav1.Object) bool {
 }
 
 // labels keeps those that are asked for. The pods of a workload share theirs.
-func (c *conversion) labels(all map[string]string) map[string]string {
-	if len(c.keep) == 0 || len(all) == 0 {
+func (c *conversion) labels(all map[string]string, keep map[string]bool) map[string]string {
+	if len(keep) == 0 || len(all) == 0 {
 		return nil
 	}
 	var keys []string
 	size := 0
 	for key, value := range all {
-		if (c.keepAll || c.keep[key]) && len(key) <= longestName+64 && len(value) <= longestValue {
+		if (keep["*"] || keep[key]) && len(key) <= longestName+64 && len(value) <= longestValue {
 			keys = append(keys, key)
 			size += len(key) + len(value) + 2
 		}
@@ -183,6 +189,9 @@ func (c *conversion) readNode(obj runtime.Object) *fact {
 		}
 	}
 	n.IPs = addresses(texts, mostPodIPs)
+	if n.Name == c.node {
+		n.Labels = c.labels(o.Labels, c.keepNode)
+	}
 	f := &fact{key: n.Name, change: change(cluster.KindNode, n.Name)}
 	f.change.Node = n
 	return f

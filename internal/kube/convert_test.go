@@ -5,6 +5,7 @@ package kube
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"strings"
 	"testing"
 	"time"
@@ -125,11 +126,11 @@ func TestMalformedPods(t *testing.T) {
 // What a thousand pods have in common is kept once.
 func TestLabelsAreShared(t *testing.T) {
 	c := newConversion(&Config{Labels: []string{"*"}})
-	a, b := c.labels(map[string]string{"a": "1", "b": "2"}), c.labels(map[string]string{"b": "2", "a": "1"})
+	a, b := c.labels(map[string]string{"a": "1", "b": "2"}, c.keep), c.labels(map[string]string{"b": "2", "a": "1"}, c.keep)
 	if fmt.Sprintf("%p", a) != fmt.Sprintf("%p", b) || a["b"] != "2" {
 		t.Error("not shared")
 	}
-	if c.labels(map[string]string{"a": "1\x00b"}) == nil || newConversion(&Config{}).labels(a) != nil {
+	if c.labels(map[string]string{"a": "1\x00b"}, c.keep) == nil || c.labels(a, nil) != nil {
 		t.Error("labels")
 	}
 }
@@ -175,6 +176,13 @@ func TestReadEndpointsAndNode(t *testing.T) {
 	node := &cluster.Node{Name: "n1", Zone: "old", IPs: addresses([]string{"172.30.0.11", "192.0.2.7"}, 9)}
 	if d := cmp.Diff(node, n.change.Node); d != "" {
 		t.Error(d)
+	}
+	c = newConversion(&Config{Node: "n1", Labels: []string{"b"}, NodeLabels: []string{"a", "none"}})
+	for name, want := range map[string]map[string]string{"n1": {"a": "1"}, "n2": nil} {
+		n = c.readNode(read[corev1.Node](t, `{"metadata":{"uid":"u","name":"`+name+`","labels":{"a":"1","b":"2"}}}`))
+		if !maps.Equal(n.change.Node.Labels, want) {
+			t.Errorf("labels of %s are %v, want %v", name, n.change.Node.Labels, want)
+		}
 	}
 }
 

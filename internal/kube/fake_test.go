@@ -245,8 +245,14 @@ func matches(selector string, obj runtime.Object) bool {
 		return false
 	}
 	s, err := fields.ParseSelector(selector)
-	p, isPod := obj.(*corev1.Pod)
-	return err == nil && (!isPod || s.Matches(fields.Set{"spec.nodeName": p.Spec.NodeName}))
+	set := fields.Set{}
+	switch o := obj.(type) {
+	case *corev1.Pod:
+		set["spec.nodeName"] = o.Spec.NodeName
+	case *corev1.Node:
+		set["metadata.name"] = o.Name
+	}
+	return err == nil && s.Matches(set)
 }
 
 func (s *apiServer) list(w http.ResponseWriter, r *http.Request) {

@@ -96,7 +96,7 @@ func (f *feed) note(ctx context.Context, err error) {
 		return // an older server that cannot stream what there is, or time to list
 	}
 	f.problems.set(f, err)
-	if denied(err) && f.owners() {
+	if denied(err) && (f.owners() || f.optional) {
 		f.settle()
 	}
 }

@@ -35,6 +35,9 @@ type Config struct {
 	Kubeconfig string
 	// Keys of the pod labels that are kept; "*" is all.
 	Labels []string
+	// Keys of the own node's labels that are kept. Where there are any the own node
+	// is watched, whatever else is.
+	NodeLabels []string
 	// Watch the address map of the whole cluster too.
 	Cluster bool
 	Log     *slog.Logger
@@ -90,7 +93,11 @@ func newWatch(cfg Config, restConfig *rest.Config) (*Watch, error) {
 // Problems says what cannot be told, and what to try.
 func (w *Watch) Problems() []string {
 	all := w.problems.list(w.feeds)
-	if w.cfg.Cluster && w.toList.Load() == 0 && w.inbox.Load() != nil && !w.feed(nodes).has(w.cfg.Node) {
+	f := w.feed(nodes)
+	if f == nil {
+		f = w.feed(ownNode)
+	}
+	if f != nil && f.synced() && w.toList.Load() == 0 && !f.has(w.cfg.Node) {
 		all = append(all, fmt.Sprintf("the cluster has no node %q: which pods are this node's cannot be listed: set ORB8_NODE_NAME to the name that `kubectl get nodes` shows", w.cfg.Node))
 	}
 	return all

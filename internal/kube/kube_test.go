@@ -198,6 +198,45 @@ func TestOwnNodeOnly(t *testing.T) {
 	}
 }
 
+// The own node's labels are told as they change, also where nothing else of the
+// cluster is, and the start waits for no right to them.
+func TestOwnNodeLabels(t *testing.T) {
+	const key = "orb8.io/gpu"
+	label := func(d *told) string {
+		if n := d.now["n1"].Node; n != nil {
+			return n.Labels[key]
+		}
+		return ""
+	}
+	labelled := func(value string) *corev1.Node {
+		return &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1", UID: "n", Labels: map[string]string{key: value, "other": "x"}}}
+	}
+	for _, whole := range []bool{false, true} {
+		s := newAPIServer(t)
+		fill(s)
+		s.put(labelled("release"), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n2", UID: "n2", Labels: map[string]string{key: "x"}}})
+		d := open(t, s, Config{Cluster: whole, NodeLabels: []string{key}})
+		d.waitFor(t, "the start", func() bool { return d.synced && label(d) == "release" })
+		if n := d.now["n2"].Node; whole != (n != nil) || n != nil && n.Labels != nil {
+			t.Errorf("whole %v: the other node is %+v", whole, n)
+		}
+		s.put(labelled("open"))
+		d.waitFor(t, "the change", func() bool { return label(d) == "open" })
+		if p := d.watch.Problems(); len(p) > 0 {
+			t.Error(p)
+		}
+	}
+	s := newAPIServer(t)
+	fill(s)
+	s.denied["/api/v1/nodes"] = true
+	d := open(t, s, Config{NodeLabels: []string{key}})
+	d.waitFor(t, "the start without the node", func() bool { return d.synced && d.pod("uid-own") != nil })
+	d.waitFor(t, "the problem", func() bool { return d.problem("cannot list this node: ") && d.problem("release no GPUs") })
+	if p := d.watch.Problems(); len(p) != 1 {
+		t.Error(p)
+	}
+}
+
 // A watch that breaks is resumed; what happened meanwhile is told, and nothing
 // is listed again.
 func TestResume(t *testing.T) {
@@ -386,8 +425,11 @@ func TestMalformedAreCounted(t *testing.T) {
 func TestUnknownNode(t *testing.T) {
 	s := newAPIServer(t)
 	fill(s)
-	d := open(t, s, Config{Cluster: true, Node: "typo"})
-	d.waitFor(t, "the problem", func() bool { return d.problem(`the cluster has no node "typo"`) })
+	for _, cfg := range []Config{{Cluster: true}, {NodeLabels: []string{"a"}}} {
+		cfg.Node = "typo"
+		d := open(t, s, cfg)
+		d.waitFor(t, "the problem", func() bool { return d.problem(`the cluster has no node "typo"`) })
+	}
 }
 
 func TestOpenWithoutRights(t *testing.T) {

@@ -34,7 +34,7 @@ func (c *conversion) readPod(obj runtime.Object) *fact {
 		Node:        c.words.one(o.Spec.NodeName),
 		HostNetwork: o.Spec.HostNetwork,
 		IPs:         podIPs(&o.Status),
-		Labels:      c.labels(o.Labels),
+		Labels:      c.labels(o.Labels, c.keep),
 		Phase:       c.words.one(string(o.Status.Phase)),
 		Created:     nanos(&o.CreationTimestamp),
 		Networked:   networked(&o.Status),

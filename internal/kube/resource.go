@@ -19,6 +19,8 @@ type resource struct {
 	path, selector        string
 	// Zero: only the metadata are asked for.
 	kind cluster.Kind
+	// Who may not ask for it does without: the start does not wait for it.
+	optional bool
 	// Objects a page where the server cannot stream them; 0 is all at once, out
 	// of the server's memory.
 	page int64
@@ -53,6 +55,7 @@ const (
 	services       = "services"
 	endpointSlices = "endpointslices"
 	nodes          = "nodes"
+	ownNode        = "this node"
 	replicaSets    = "replicasets"
 	statefulSets   = "statefulsets"
 	jobs           = "jobs"
@@ -70,6 +73,13 @@ func resources(cfg *Config) []*resource {
 		path: "/api/v1/pods", selector: fields.OneTermEqualSelector(node, cfg.Node).String(),
 	}}
 	if !cfg.Cluster {
+		if len(cfg.NodeLabels) > 0 {
+			all = append(all, &resource{
+				name: ownNode, plural: "nodes", missing: "its labels are not known, and release no GPUs", optional: true,
+				kind: cluster.KindNode, read: c.readNode,
+				path: "/api/v1/nodes", selector: fields.OneTermEqualSelector("metadata.name", cfg.Node).String(),
+			})
+		}
 		return all
 	}
 	others := fields.AndSelectors(fields.OneTermNotEqualSelector(node, ""), fields.OneTermNotEqualSelector(node, cfg.Node))
