@@ -24,6 +24,11 @@ type End struct {
 	FQDNs []Glob
 }
 
+// Empty tells that nothing is asked.
+func (e *End) Empty() bool {
+	return len(e.Namespaces)+len(e.Pods)+len(e.Workloads)+len(e.Labels)+len(e.Services)+len(e.Nodes)+len(e.FQDNs) == 0
+}
+
 // Pods lets a pod through as a Filter does a flow.
 type Pods struct{ Include, Exclude End }
 

@@ -40,6 +40,9 @@ type fakeNode struct {
 	sockets      Sockets
 	askedSockets SocketsQuery
 
+	gpus   event.GPUView
+	driver func(release bool) (bool, error)
+
 	captured CaptureWish
 	capture  func(context.Context, CaptureReader) (CaptureEnd, error)
 }
@@ -98,6 +101,10 @@ func (n *fakeNode) Dns(_ context.Context, _ filter.Filter, roles []event.Role, l
 	out.Rows = out.Rows[:min(limit, len(out.Rows))]
 	return out, nil
 }
+
+func (n *fakeNode) GPUs(context.Context) (*event.GPUView, error) { return &n.gpus, nil }
+
+func (n *fakeNode) GPUDriver(_ context.Context, release bool) (bool, error) { return n.driver(release) }
 
 func (n *fakeNode) Follow(_ context.Context, w store.Wish) (*store.Follower, error) {
 	n.mu.Lock()

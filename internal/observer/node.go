@@ -36,6 +36,12 @@ type Node interface {
 	// Dns gives what was asked of the DNS by (RoleClient) or of (RoleServer) what is
 	// on this node, the most queries first.
 	Dns(context.Context, filter.Filter, []event.Role, int) (Lookups, error)
+	// GPUs gives who has which device and what these do, as of the last second; never
+	// nil.
+	GPUs(context.Context) (*event.GPUView, error)
+	// GPUDriver closes the GPU driver, or opens it, and tells whether it is open. An
+	// error says why it is not as it should be, or, with a status, that it may not be.
+	GPUDriver(ctx context.Context, release bool) (open bool, err error)
 	// Follow starts to listen; Leave ends it.
 	Follow(context.Context, store.Wish) (*store.Follower, error)
 	Leave(*store.Follower)
@@ -81,6 +87,7 @@ type Status struct {
 	Table         store.Stats
 	Interfaces    []store.InterfaceAudit
 	Namespaces    []event.Namespace
+	GPUs          *event.GPUView
 	Losses        []event.Loss
 	Notes         []string
 	Pods          int

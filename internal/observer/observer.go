@@ -103,7 +103,11 @@ func (o *Observer) Events(req *pb.EventsRequest, out grpc.ServerStreamingServer[
 	if err != nil {
 		return status.Error(codes.InvalidArgument, err.Error())
 	}
-	wish := store.Wish{Filter: f, Lookups: lookups, Since: req.GetSinceNs()}
+	gpus, err := wire.GPUs(req.GetGpus())
+	if err != nil {
+		return status.Error(codes.InvalidArgument, err.Error())
+	}
+	wish := store.Wish{Filter: f, Lookups: lookups, GPUs: gpus, Since: req.GetSinceNs()}
 	for _, k := range req.GetKinds() {
 		if _, ok := pb.EventKind_name[int32(k)]; !ok || k == pb.EventKind_EVENT_KIND_UNSPECIFIED {
 			return status.Errorf(codes.InvalidArgument, "kinds: %d is not a kind of event", k)
@@ -191,6 +195,7 @@ func (o *Observer) Status(ctx context.Context, _ *pb.StatusRequest) (*pb.StatusR
 		MaxFlows:        uint32(st.Table.MaxFlows),
 		Losses:          wire.Losses(st.Losses),
 		Notes:           wire.Texts(st.Notes),
+		Gpu:             wire.GPUStatus(st.GPUs),
 		Cost:            &pb.Cost{CpuSeconds: st.CPUSeconds, ResidentBytes: st.ResidentBytes, KernelMapBytes: st.KernelBytes},
 	}
 	for i := range st.Interfaces {
