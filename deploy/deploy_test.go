@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -29,13 +30,15 @@ type manifests struct {
 	namespace *corev1.Namespace
 	account   *corev1.ServiceAccount
 	service   *corev1.Service
-	daemons   *appsv1.DaemonSet
-	role      *rbacv1.ClusterRole
-	binding   *rbacv1.ClusterRoleBinding
+	// By name.
+	daemons map[string]*appsv1.DaemonSet
+	role    *rbacv1.ClusterRole
+	binding *rbacv1.ClusterRoleBinding
 }
 
 // decode refuses fields that do not exist, and kinds that are not expected.
 func decode(rendered []byte) (m manifests, err error) {
+	m.daemons = map[string]*appsv1.DaemonSet{}
 	for _, doc := range bytes.Split(rendered, []byte("\n---\n")) {
 		var kind metav1.TypeMeta
 		if err := yaml.Unmarshal(doc, &kind); err != nil {
@@ -50,7 +53,7 @@ func decode(rendered []byte) (m manifests, err error) {
 		case "v1 Service":
 			into = &m.service
 		case "apps/v1 DaemonSet":
-			into = &m.daemons
+			into = &appsv1.DaemonSet{}
 		case "rbac.authorization.k8s.io/v1 ClusterRole":
 			into = &m.role
 		case "rbac.authorization.k8s.io/v1 ClusterRoleBinding":
@@ -61,8 +64,11 @@ func decode(rendered []byte) (m manifests, err error) {
 		if err := yaml.UnmarshalStrict(doc, into); err != nil {
 			return m, fmt.Errorf("%s: %w", kind.Kind, err)
 		}
+		if d, ok := into.(*appsv1.DaemonSet); ok {
+			m.daemons[d.Name] = d
+		}
 	}
-	if m.namespace == nil || m.account == nil || m.service == nil || m.daemons == nil || m.role == nil || m.binding == nil {
+	if m.namespace == nil || m.account == nil || m.service == nil || len(m.daemons) == 0 || m.role == nil || m.binding == nil {
 		return m, fmt.Errorf("an object is missing: %+v", m)
 	}
 	return m, nil
@@ -80,24 +86,40 @@ func render(t *testing.T, overlay string) []byte {
 	return out
 }
 
-// What an overlay has that the others have not.
+// What a DaemonSet has that the others have not.
 type expectation struct {
 	image        string
 	pull         corev1.PullPolicy
 	capabilities []corev1.Capability
 	env          map[string]string
+	runtime      string
+	// Of NVIDIA's NRI plugin: the devices of the container.
+	devices string
+	// Whether it is for nodes with GPUs, in an overlay that tells them apart.
+	gpu bool
 }
 
 var (
 	release  = regexp.MustCompile(`^ghcr\.io/orb8/orb8-agent:\d+\.\d+\.\d+$`)
 	whole    = []corev1.Capability{"BPF", "NET_ADMIN", "NET_BROADCAST", "PERFMON", "SYS_ADMIN", "SYS_PTRACE", "DAC_READ_SEARCH"}
-	overlays = map[string]expectation{
-		"default":      {capabilities: whole},
-		"dev":          {capabilities: whole, image: "registry.local/orb8-agent:dev", pull: corev1.PullNever},
-		"old-kernel":   {capabilities: append(slices.Clone(whole), "SYS_RESOURCE")},
-		"no-sys-admin": {capabilities: []corev1.Capability{"BPF", "NET_ADMIN", "PERFMON"}, env: map[string]string{"ORB8_NETNS": "ends"}},
+	utility  = map[string]string{"NVIDIA_VISIBLE_DEVICES": "all", "NVIDIA_DRIVER_CAPABILITIES": "utility", "NVIDIA_MIG_MONITOR_DEVICES": "all"}
+	overlays = map[string]map[string]expectation{
+		"default":      {agents: {capabilities: whole}},
+		"dev":          {agents: {capabilities: whole, image: "registry.local/orb8-agent:dev", pull: corev1.PullNever}},
+		"old-kernel":   {agents: {capabilities: append(slices.Clone(whole), "SYS_RESOURCE")}},
+		"no-sys-admin": {agents: {capabilities: []corev1.Capability{"BPF", "NET_ADMIN", "PERFMON"}, env: map[string]string{"ORB8_NETNS": "ends"}}},
+		"gpu": {
+			agents:    {capabilities: whole},
+			gpuAgents: {capabilities: whole, gpu: true, env: utility, runtime: "nvidia"},
+		},
+		"gpu-nri": {
+			agents:    {capabilities: whole},
+			gpuAgents: {capabilities: whole, gpu: true, devices: "management.nvidia.com/gpu=all"},
+		},
 	}
 )
+
+const agents, gpuAgents = "orb8-agent", "orb8-agent-gpu"
 
 func TestOverlays(t *testing.T) {
 	found, err := os.ReadDir("overlays")
@@ -117,9 +139,17 @@ func TestOverlays(t *testing.T) {
 			}
 			checkNames(t, m)
 			checkRole(t, m)
-			checkPod(t, &m.daemons.Spec.Template.Spec)
-			checkContainer(t, &m.daemons.Spec.Template.Spec.Containers[0], overlays[name])
-			checkMounts(t, &m.daemons.Spec.Template.Spec)
+			if got, want := slices.Sorted(maps.Keys(m.daemons)), slices.Sorted(maps.Keys(overlays[name])); !slices.Equal(got, want) {
+				t.Fatalf("DaemonSets are %v, want %v", got, want)
+			}
+			for daemons, d := range m.daemons {
+				want := overlays[name][daemons]
+				checkSelectors(t, &d.Spec, want)
+				checkPod(t, &d.Spec.Template.Spec)
+				checkNodes(t, m, d, want)
+				checkContainer(t, &d.Spec.Template.Spec.Containers[0], want)
+				checkMounts(t, &d.Spec.Template.Spec, want)
+			}
 		})
 	}
 }
@@ -153,11 +183,16 @@ func TestMisspeltFieldIsRefused(t *testing.T) {
 
 func checkNames(t *testing.T, m manifests) {
 	t.Helper()
-	const name, namespace = "orb8-agent", "orb8-system"
+	const name, namespace = agents, "orb8-system"
 	if m.namespace.Name != namespace || m.namespace.Labels["pod-security.kubernetes.io/enforce"] != "privileged" {
 		t.Errorf("namespace %s, labels %v", m.namespace.Name, m.namespace.Labels)
 	}
-	for _, o := range []metav1.Object{m.account, m.service, m.daemons} {
+	for _, d := range m.daemons {
+		if d.Namespace != namespace {
+			t.Errorf("DaemonSet %s is in %s", d.Name, d.Namespace)
+		}
+	}
+	for _, o := range []metav1.Object{m.account, m.service} {
 		if o.GetName() != name || o.GetNamespace() != namespace {
 			t.Errorf("%T is %s/%s", o, o.GetNamespace(), o.GetName())
 		}
@@ -166,13 +201,55 @@ func checkNames(t *testing.T, m manifests) {
 	if m.role.Name != name || m.binding.RoleRef.Name != name || !slices.Equal(m.binding.Subjects, []rbacv1.Subject{subject}) {
 		t.Errorf("role %s, bound %+v to %+v", m.role.Name, m.binding.RoleRef, m.binding.Subjects)
 	}
-	want := map[string]string{"app": name}
-	pod := m.daemons.Spec.Template.Labels
-	if !maps.Equal(m.daemons.Spec.Selector.MatchLabels, want) || !maps.Equal(m.service.Spec.Selector, want) || pod["app"] != name {
-		t.Errorf("selectors %v and %v, pod's labels %v", m.daemons.Spec.Selector.MatchLabels, m.service.Spec.Selector, pod)
+	if !maps.Equal(m.service.Spec.Selector, map[string]string{"app": name}) {
+		t.Errorf("the Service selects %v", m.service.Spec.Selector)
 	}
 	if m.service.Spec.ClusterIP != corev1.ClusterIPNone {
 		t.Error("the Service is not headless")
+	}
+}
+
+// checkSelectors: all pods are agents to who looks for some, and those of nodes
+// with GPUs are a DaemonSet's own.
+func checkSelectors(t *testing.T, d *appsv1.DaemonSetSpec, want expectation) {
+	t.Helper()
+	labels := map[string]string{"app": agents}
+	if want.gpu {
+		labels["orb8.io/nodes"] = "gpu"
+	}
+	if !maps.Equal(d.Selector.MatchLabels, labels) || d.Template.Labels["app"] != agents || d.Template.Labels["orb8.io/nodes"] != labels["orb8.io/nodes"] {
+		t.Errorf("selects %v, pod's labels %v", d.Selector.MatchLabels, d.Template.Labels)
+	}
+}
+
+// checkNodes: of two DaemonSets each node has one, and the devices come by the
+// runtime class or by NVIDIA's NRI plugin.
+func checkNodes(t *testing.T, m manifests, d *appsv1.DaemonSet, want expectation) {
+	t.Helper()
+	const key = "nvidia.com/gpu.present"
+	pod := d.Spec.Template.Spec
+	nodes := map[string]string{"kubernetes.io/os": "linux"}
+	if want.gpu {
+		nodes[key] = "true"
+	}
+	if !maps.Equal(pod.NodeSelector, nodes) {
+		t.Errorf("%s is for nodes %v, want %v", d.Name, pod.NodeSelector, nodes)
+	}
+	leaves := corev1.NodeSelectorRequirement{Key: key, Operator: corev1.NodeSelectorOpNotIn, Values: []string{"true"}}
+	switch a := pod.Affinity; {
+	case want.gpu || len(m.daemons) == 1:
+		if a != nil {
+			t.Errorf("%s has the affinity %+v", d.Name, a)
+		}
+	case a == nil || !reflect.DeepEqual(a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms, []corev1.NodeSelectorTerm{{MatchExpressions: []corev1.NodeSelectorRequirement{leaves}}}):
+		t.Errorf("%s does not leave the nodes with GPUs to the other", d.Name)
+	}
+	runtime := ""
+	if pod.RuntimeClassName != nil {
+		runtime = *pod.RuntimeClassName
+	}
+	if devices := d.Spec.Template.Annotations["nvidia.cdi.k8s.io/container.agent"]; runtime != want.runtime || devices != want.devices {
+		t.Errorf("%s has the runtime class %q and devices %q", d.Name, runtime, devices)
 	}
 }
 
@@ -254,7 +331,7 @@ func checkContainer(t *testing.T, c *corev1.Container, want expectation) {
 }
 
 // checkMounts: what of the node is to be seen, and how.
-func checkMounts(t *testing.T, pod *corev1.PodSpec) {
+func checkMounts(t *testing.T, pod *corev1.PodSpec, expected expectation) {
 	t.Helper()
 	paths := map[string]string{}
 	for _, v := range pod.Volumes {
@@ -277,7 +354,13 @@ func checkMounts(t *testing.T, pod *corev1.PodSpec) {
 			t.Errorf("%s is mounted at %s", paths[m.Name], m.MountPath)
 		}
 	}
-	want := map[string]string{"/run/netns": "ro HostToContainer", "/sys/fs/cgroup": "ro HostToContainer", "/run/orb8": "rw"}
+	want := map[string]string{
+		"/run/netns": "ro HostToContainer", "/sys/fs/cgroup": "ro HostToContainer", "/run/orb8": "rw",
+		"/var/lib/kubelet/pod-resources": "ro",
+	}
+	if expected.gpu {
+		want["/run/nvidia"] = "ro HostToContainer"
+	}
 	if !maps.Equal(got, want) {
 		t.Errorf("mounts are %v, want %v", got, want)
 	}
