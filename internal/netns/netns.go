@@ -289,6 +289,18 @@ func (w *Watcher) count(change func(*Stats)) {
 	change(&w.stats)
 }
 
+// Processes gives for each namespace a process that was in it when it was last
+// looked at; none where it has no other trace than files.
+func (w *Watcher) Processes(yield func(inode, pid uint32)) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for inode, e := range w.known {
+		if e.pid != 0 {
+			yield(inode, e.pid)
+		}
+	}
+}
+
 // Stats tells what the watcher did so far.
 func (w *Watcher) Stats() Stats {
 	w.mu.Lock()
