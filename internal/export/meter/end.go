@@ -49,7 +49,7 @@ type DNS struct {
 // Drop counts packets that were dropped at an end.
 func (m *Meter) Drop(at *event.Identity, d *event.Drop) {
 	e := m.end(at)
-	reason := clean(d.Reason)
+	reason := Clean(d.Reason)
 	i := find(e.Drops, reason)
 	if i < 0 && (e == &m.otherEnd || !m.room(Drops, 1)) {
 		e, reason = &m.otherEnd, Other
@@ -92,7 +92,7 @@ func (m *Meter) Lookup(at *event.Identity, l *event.Lookup, code string) {
 		d.Timeouts++
 		return
 	}
-	m.response(e, role, clean(code))
+	m.response(e, role, Clean(code))
 	t := &m.otherTiming
 	if e != &m.otherEnd {
 		t = m.timing(*e.Own)

@@ -87,9 +87,9 @@ func (p Peer) at(l Level) Peer {
 func (l Level) own(id *event.Identity) Own {
 	class, service := split(id)
 	if class != event.ClassPod {
-		return Own{Workload: clean(service), Kind: clean(string(class))}.at(l)
+		return Own{Workload: Clean(service), Kind: Clean(string(class))}.at(l)
 	}
-	o := Own{clean(id.Namespace), clean(id.Workload.Name), clean(id.Workload.Kind), clean(id.Pod)}
+	o := Own{Clean(id.Namespace), Clean(id.Workload.Name), Clean(id.Workload.Kind), Clean(id.Pod)}
 	if o.Kind == "" {
 		o.Kind = string(event.ClassPod) // it has not been told of yet
 	}
@@ -101,16 +101,16 @@ func (l Level) peer(id *event.Identity) Peer {
 	p := Peer{Class: string(class)}
 	switch class {
 	case event.ClassPod:
-		p.Namespace, p.Workload, p.Pod = clean(id.Namespace), clean(id.Workload.Name), clean(id.Pod)
+		p.Namespace, p.Workload, p.Pod = Clean(id.Namespace), Clean(id.Workload.Name), Clean(id.Pod)
 	case event.ClassService:
 		namespace, name, _ := strings.Cut(id.Service, "/")
-		p.Namespace, p.Workload = clean(namespace), clean(name)
+		p.Namespace, p.Workload = Clean(namespace), Clean(name)
 	case event.ClassHost, event.ClassContainer:
 		p.Class = string(event.ClassNode)
 	case event.ClassKernel:
-		p.Workload = clean(service)
+		p.Workload = Clean(service)
 	case event.ClassExternal:
-		p.FQDN = clean(id.FQDN)
+		p.FQDN = Clean(id.FQDN)
 	}
 	return p.at(l)
 }
@@ -129,9 +129,9 @@ func split(id *event.Identity) (class event.Class, service string) {
 // maxValue bounds a label's value, in bytes.
 const maxValue = 256
 
-// clean makes a name that comes from outside a label's value: text without
+// Clean makes a name that comes from outside a label's value: text without
 // control characters, and no longer than names are.
-func clean(s string) string {
+func Clean(s string) string {
 	plain := len(s) <= maxValue
 	for i := 0; plain && i < len(s); i++ {
 		plain = s[i] >= ' ' && s[i] < 0x7f

@@ -371,7 +371,7 @@ func TestClean(t *testing.T) {
 		strings.Repeat("ü", 200):  strings.Repeat("ü", maxValue/2),
 		strings.Repeat("\x00", 9): strings.Repeat("�", 9),
 	} {
-		if got := clean(in); got != want || !utf8.ValidString(got) {
+		if got := Clean(in); got != want || !utf8.ValidString(got) {
 			t.Errorf("%q becomes %q, want %q", in, got, want)
 		}
 	}
@@ -382,8 +382,8 @@ func FuzzClean(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		got := clean(s)
-		if !utf8.ValidString(got) || len(got) > maxValue || clean(got) != got {
+		got := Clean(s)
+		if !utf8.ValidString(got) || len(got) > maxValue || Clean(got) != got {
 			t.Errorf("%q becomes %q", s, got)
 		}
 	})

@@ -32,8 +32,9 @@ type Snapshot struct {
 
 	// nil: there are no GPUs and no RDMA devices, or they are not known yet.
 	GPU *event.GPUView
-	// Tell of GPUs under dcgm-exporter's names, too.
+	// Tell of GPUs under dcgm-exporter's names, too; there they have their node's.
 	DCGMNames bool
+	Node      string
 }
 
 // Active is how many connections an end has.

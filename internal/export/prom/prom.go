@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	dto "github.com/prometheus/client_model/go"
 
+	"github.com/orb8/orb8/internal/event"
 	"github.com/orb8/orb8/internal/export/meter"
 )
 
@@ -42,6 +43,11 @@ type Gatherer struct {
 	// Series that were shown, and in which round last.
 	shown map[key]*series
 	round uint64
+	// What was last told of GPUs' accounts, and of RDMA ports.
+	told   map[account]*event.GPUAccount
+	wires  map[wire]uint64
+	xids   map[string]heard
+	speeds map[string]speed
 }
 
 // key is what makes a series one and not another: its labels' address in
@@ -65,6 +71,14 @@ const (
 	responses
 	_
 	times
+	joule
+	linked
+	throttled
+	xid
+	rdmaBytes
+	rdmaPackets
+	rdmaCounter
+	dcgmJoule
 )
 
 type series struct {
@@ -72,11 +86,13 @@ type series struct {
 	round  uint64
 	// It is shown for the first time.
 	fresh bool
+	// Of what several sources may feed.
+	total float64
 }
 
 // NewGatherer makes one that has shown nothing.
 func NewGatherer(take func() (*meter.Snapshot, error)) *Gatherer {
-	return &Gatherer{take: take, shown: map[key]*series{}}
+	return &Gatherer{take: take, shown: map[key]*series{}, xids: map[string]heard{}}
 }
 
 // Gather makes it a prometheus.Gatherer.
@@ -96,6 +112,7 @@ func (g *Gatherer) Gather() ([]*dto.MetricFamily, error) {
 	x.self()
 	x.tap()
 	x.caps()
+	x.gpu()
 	for k, one := range g.shown {
 		if one.round != g.round {
 			delete(g.shown, k)
@@ -123,6 +140,8 @@ type exposition struct {
 	*Gatherer
 	*meter.Snapshot
 	all []*family
+	// Under dcgm-exporter's name; nil without.
+	joules *rising
 }
 
 func (x *exposition) families() []*dto.MetricFamily {
