@@ -104,12 +104,15 @@ func (d *device) state(h *holder) event.GPUHolderState {
 	case event.GPUHung:
 		return event.HolderHung
 	}
-	if d.sample.ProcessesKnown {
-		for i := range d.users {
-			if u := &d.users[i]; u.holder == h && len(u.share.PIDs) > 0 {
-				return event.HolderActive
-			}
+	for i := range d.users {
+		if u := &d.users[i]; u.holder == h && len(u.share.PIDs) > 0 {
+			return event.HolderActive
 		}
+	}
+	switch {
+	case h.network == nil:
+		return 0 // what is unattributed was given to nobody
+	case d.sample.ProcessesKnown:
 		return event.HolderAllocated
 	}
 	return event.HolderActive

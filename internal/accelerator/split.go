@@ -52,9 +52,12 @@ func (d *device) split(unknown *holder) {
 				*to = reading(0)
 			}
 		}
-		if d.gpu.Parent != "" && d.whole[ofPower].Known {
-			u.share.Estimated = true
+		some := false
+		for _, r := range rowOf(&u.share) {
+			some = some || r.Known
 		}
+		// An instance's power is never measured.
+		u.share.Estimated = some && (u.share.Estimated || d.gpu.Parent != "" && u.share.Power.Known)
 	}
 	d.remain(unknown)
 }
