@@ -20,6 +20,8 @@ import (
 type Config struct {
 	// How long a device does nothing before that is a finding: 30 s.
 	Idle time.Duration
+	// What such findings go by.
+	Thresholds Thresholds
 	// How long what was counted of a holder stays when the holder is gone: 5 min.
 	Grace time.Duration
 }

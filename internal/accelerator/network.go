@@ -1,0 +1,279 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package accelerator
+
+import (
+	"math"
+
+	"github.com/orb8/orb8/internal/event"
+)
+
+const (
+	// mostPeers bounds what is remembered of one holder's network. 200 holders that
+	// have as many are 6 MiB.
+	mostPeers = 128
+	// quiet is what may come from a peer in a second that says nothing: heartbeats,
+	// acknowledgements, somebody who asks for metrics.
+	quiet = 8 << 10
+	// half is how long it takes until what a peer moved counts half, where peers are
+	// compared.
+	half = 60 * second
+	// longest is how far apart rounds may be. After more, what is known of the time
+	// before is not known to go on.
+	longest = 5 * second
+	second  = int64(1e9)
+)
+
+// network is what the network of one holder does: in this second, and in a window
+// of the last N/2 to N seconds, N being how long something lasts before it is a
+// finding. So what moved before it began is not in the window.
+type network struct {
+	peers map[peerKey]*peer
+	// When the second, and the two parts of the window, began.
+	at, began, turned int64
+	turn              int64
+	moved             event.Traffic
+	resent            uint64
+	total, rdma       [2]event.Traffic
+	dns               dns
+}
+
+// dns is what came of look-ups.
+type dns struct {
+	// Unanswered, and answered that the server has failed.
+	silent, failed [2]uint32
+	// Of the last of those, and the last that was answered.
+	asked, answered int64
+	name            string
+}
+
+// sums of a peer's connections.
+type sums struct {
+	tx, rx         uint64
+	resent, failed uint32
+}
+
+func (s *sums) add(o *sums) {
+	s.tx += o.tx
+	s.rx += o.rx
+	s.resent += o.resent
+	s.failed += o.failed
+}
+
+// peer is who a holder exchanges data with.
+type peer struct {
+	key  peerKey
+	who  *event.Identity
+	role role
+	// Of the second that is not over; of the window.
+	now    sums
+	window [2]sums
+	// When it was last told of, when anything came, when more than the quiet did, and
+	// when a connect failed or something was sent again.
+	used, heard, loud, troubled int64
+	// What came since it was loud. Since anything came, what was sent again; since
+	// something worked, connects that failed.
+	trickle              uint64
+	unanswered, failures uint32
+	// Connections: not fewer than one, while any is seen to live.
+	open uint32
+	// What moved, as of then, what came counting eight times as much.
+	past   float64
+	pastAt int64
+	// Of the connection that was last told of: it does not take what is sent; the
+	// holder does not read what has come.
+	shut, unread bool
+	works        bool
+}
+
+func newNetwork(c *Config) *network {
+	// Two seconds less, because the first sample of what lasts is of the second before.
+	return &network{peers: map[peerKey]*peer{}, turn: max(int64(c.Idle)/2-second, second)}
+}
+
+// flow takes in what a connection of the holder's moved.
+func (n *network) flow(f *event.Flow, moved *event.Traffic, ended, failed bool) {
+	n.moved.Add(*moved)
+	n.resent += uint64(f.Health.Resent)
+	if f.Remote == nil {
+		return
+	}
+	key := peerOf(f)
+	p := n.peers[key]
+	if p == nil {
+		p = n.meet(key, f)
+	}
+	if p.who != f.Remote {
+		p.rename(f)
+	}
+	p.used = n.at
+	p.now.tx += moved.TxBytes
+	p.now.rx += moved.RxBytes
+	p.now.resent += f.Health.Resent
+	if failed {
+		p.now.failed++
+		return
+	}
+	if f.State == event.StateEstablished || f.State == event.StateNone && moved.RxPackets > 0 {
+		p.works = true
+	}
+	if f.Conn.Protocol != event.TCP {
+		return
+	}
+	p.shut, p.unread = f.Health.ShutRx, f.Health.ShutTx
+	switch {
+	case ended:
+		// A short one was never seen to live.
+		if f.Total != *moved && p.open > 0 {
+			p.open--
+		}
+	case f.OpenedBy != event.OpenerUnknown && f.Total == *moved:
+		p.open++
+	case p.open == 0:
+		p.open = 1 // it was there before it was told of
+	}
+}
+
+// meet makes a peer known.
+func (n *network) meet(key peerKey, f *event.Flow) *peer {
+	var p *peer
+	if len(n.peers) < mostPeers {
+		p = &peer{}
+	} else {
+		p = n.leastUsed()
+		delete(n.peers, p.key)
+	}
+	*p = peer{key: key, used: n.at}
+	n.peers[key] = p
+	p.rename(f)
+	return p
+}
+
+// leastUsed is who is forgotten when there is no room: of those for whom nobody can
+// be waiting, if there are any, who was told of the longest ago.
+func (n *network) leastUsed() (least *peer) {
+	for _, p := range n.peers {
+		switch {
+		case least == nil, least.awaited() && !p.awaited():
+			least = p
+		case least.awaited() == p.awaited() && p.used < least.used:
+			least = p
+		}
+	}
+	return least
+}
+
+func (p *peer) awaited() bool { return p.loud != 0 && p.open > 0 }
+
+func (p *peer) rename(f *event.Flow) {
+	if p.who == nil || p.who.Workload != f.Remote.Workload || p.who.Service != f.Remote.Service {
+		p.role = roleOf(p.key.use, f)
+	}
+	p.who = f.Remote
+}
+
+// lookup takes in what came of a look-up of the holder's.
+func (n *network) lookup(l *event.Lookup) {
+	const serverFailure = 2
+	if l.Role != event.RoleClient {
+		return
+	}
+	d := &n.dns
+	switch l.RCode {
+	case event.RCodeTimeout, event.RCodeUnreachable:
+		d.silent[0]++
+	case serverFailure:
+		d.failed[0]++
+	default:
+		d.answered = max(d.answered, l.Answered)
+		return
+	}
+	d.asked, d.name = max(d.asked, l.Asked), l.Name
+}
+
+// second closes the second: what moved in it, and what was sent again.
+func (n *network) second(at int64) (moved event.Traffic, resent uint64) {
+	past := at - n.at
+	if n.at == 0 || past > longest || past <= 0 {
+		n.forget(at)
+		past = second
+	}
+	n.at = at
+	if began := at - past; began-n.turned > n.turn-second/2 {
+		n.rotate(began)
+	}
+	for _, p := range n.peers {
+		p.close(at, past)
+	}
+	moved, resent = n.moved, n.resent
+	n.total[0].Add(moved)
+	n.moved, n.resent = event.Traffic{}, 0
+	return moved, resent
+}
+
+// forget empties the window.
+func (n *network) forget(at int64) {
+	n.began, n.turned = at-second, at-second
+	n.total, n.rdma = [2]event.Traffic{}, [2]event.Traffic{}
+	n.dns.silent, n.dns.failed = [2]uint32{}, [2]uint32{}
+	for _, p := range n.peers {
+		p.window = [2]sums{}
+	}
+}
+
+// rotate begins a new part of the window, and leaves the old one out.
+func (n *network) rotate(at int64) {
+	n.began, n.turned = n.turned, at
+	n.total = [2]event.Traffic{1: n.total[0]}
+	n.rdma = [2]event.Traffic{1: n.rdma[0]}
+	n.dns.silent = [2]uint32{1: n.dns.silent[0]}
+	n.dns.failed = [2]uint32{1: n.dns.failed[0]}
+	for _, p := range n.peers {
+		p.window = [2]sums{1: p.window[0]}
+	}
+}
+
+// close adds the second, which lasted so long, to what is known of the peer.
+func (p *peer) close(at, lasted int64) {
+	if p.now == (sums{}) && !p.works {
+		return
+	}
+	s := p.now
+	p.window[0].add(&s)
+	if s.failed > 0 || s.resent > 0 {
+		p.troubled = at
+	}
+	p.failures += s.failed
+	if p.works {
+		p.failures = 0
+	}
+	p.unanswered += s.resent
+	if s.rx > 0 {
+		p.heard, p.unanswered = at, 0
+	}
+	p.trickle += s.rx
+	if float64(s.rx) >= quiet*float64(lasted)/1e9 {
+		p.loud, p.trickle = at, 0
+	}
+	p.past = p.pastOf(at) + float64(s.rx) + float64(s.tx)/8
+	p.pastAt = at
+	p.now, p.works = sums{}, false
+}
+
+// pastOf is what moved, as seen from a time.
+func (p *peer) pastOf(at int64) float64 {
+	if p.past == 0 {
+		return 0
+	}
+	return p.past * math.Exp2(float64(p.pastAt-at)/float64(half))
+}
+
+// sum is what the peer did in the window.
+func (p *peer) sum() sums {
+	s := p.window[0]
+	s.add(&p.window[1])
+	return s
+}
+
+// seconds that the window is long.
+func (n *network) seconds() float64 { return max(float64(n.at-n.began)/1e9, 1) }
