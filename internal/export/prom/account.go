@@ -10,22 +10,32 @@ import (
 	"github.com/orb8/orb8/internal/event"
 )
 
-// account tells accounts of a view apart, of which several may be one series: of
-// all who are no pods, and of a pod that was made anew under its name.
+// account tells accounts of a view apart, as who makes views does. Several may be
+// one series: of all who are no pods, and of a pod that was made anew under its
+// name. How a device is given may change, and the account stays.
 type account struct {
 	uuid, container string
-	mode            event.GPUMode
 	class           event.Class
-	// Of the holder.
-	uid, namespace, pod, own, unit, process string
-	pid                                     uint32
+	// Of a pod its UID, where it has one; of the rest what there is that names it.
+	uid, namespace, name string
+	pid                  uint32
 }
 
 func accountOf(a *event.GPUAccount) account {
-	w := a.Who
-	return account{
-		a.GPU.UUID, a.Container, a.Mode, w.Class, w.PodUID, w.Namespace, w.Pod, w.Container, w.Unit, w.Process, w.PID,
+	k, w := account{uuid: a.GPU.UUID, container: a.Container, class: a.Who.Class}, a.Who
+	switch {
+	case w.PodUID != "":
+		k.uid = w.PodUID
+	case w.Pod != "":
+		k.namespace, k.name = w.Namespace, w.Pod
+	case w.Container != "":
+		k.name = w.Container
+	case w.Unit != "":
+		k.name = w.Unit
+	default:
+		k.name, k.pid = w.Process, w.PID
 	}
+	return k
 }
 
 // rising are the series of a counter that several sources may feed. What a

@@ -79,3 +79,21 @@ func BenchmarkScrape(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkGPUs is a scrape of 64 instances that 200 pods have, under both names.
+func BenchmarkGPUs(b *testing.B) {
+	v := crowded()
+	for _, dcgm := range []bool{false, true} {
+		b.Run(fmt.Sprint("dcgm=", dcgm), func(b *testing.B) {
+			b.ReportAllocs()
+			h := Handler(func() (*meter.Snapshot, error) { return &meter.Snapshot{GPU: v, DCGMNames: dcgm, Node: "n1"}, nil })
+			size := 0
+			for b.Loop() {
+				rec := httptest.NewRecorder()
+				h.ServeHTTP(rec, httptest.NewRequest("GET", "/metrics", nil))
+				size = rec.Body.Len()
+			}
+			b.ReportMetric(float64(size), "bytes")
+		})
+	}
+}

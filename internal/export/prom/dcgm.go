@@ -40,7 +40,16 @@ func dcgmAddress(pci string) string {
 	return strings.ToUpper(strings.Repeat("0", max(0, 8-len(domain))) + domain + ":" + rest)
 }
 
-func (x *exposition) dcgm(v *event.GPUView, all *gpus) {
+func (x *exposition) dcgm(all *gpus) {
+	ofParts := make([][]*dto.LabelPair, len(all.parts))
+	for i := range all.parts {
+		ofParts[i] = x.dcgmLabels(all.parts[i].device, all.parts[i].whose)
+	}
+	owned, plain := make([][]*dto.LabelPair, len(all.devices)), make([][]*dto.LabelPair, len(all.devices))
+	for i := range all.devices {
+		d := &all.devices[i]
+		owned[i], plain[i] = x.dcgmLabels(d.GPU, d.owner), x.dcgmLabels(d.GPU, ofDevice(d.GPU))
+	}
 	for _, m := range [...]struct {
 		name, help string
 		of         int
@@ -63,7 +72,7 @@ func (x *exposition) dcgm(v *event.GPUView, all *gpus) {
 			if m.name == "DCGM_FI_PROF_GR_ENGINE_ACTIVE" && p.mig != "" && !value.Known {
 				value = p.values[sm]
 			}
-			f.reading(value, m.scale, x.dcgmLabels(p.device, p.whose)...)
+			f.reading(value, m.scale, ofParts[i]...)
 		}
 	}
 	for _, m := range dcgmFields {
@@ -77,14 +86,14 @@ func (x *exposition) dcgm(v *event.GPUView, all *gpus) {
 			if d.Divided && strings.HasPrefix(m.name, "DCGM_FI_DEV_FB_") {
 				continue // its instances have it
 			}
-			w := d.owner
+			l := owned[i]
 			if m.counts { // it is the device's, whoever has it
-				w = ofDevice(d.GPU)
+				l = plain[i]
 			}
-			f.reading(m.of(d.GPUSample), m.scale, x.dcgmLabels(d.GPU, w)...)
+			f.reading(m.of(d.GPUSample), m.scale, l...)
 		}
 	}
-	x.dcgmLast(all)
+	x.dcgmLast(all, owned)
 	if x.joules != nil {
 		x.joules.done()
 	}
@@ -173,16 +182,15 @@ type speed struct {
 }
 
 // dcgmLast tells what needs what was told before.
-func (x *exposition) dcgmLast(all *gpus) {
+func (x *exposition) dcgmLast(all *gpus, owned [][]*dto.LabelPair) {
 	last := x.gauge("DCGM_FI_DEV_XID_ERRORS", "Value of the last XID error encountered.")
 	// Dcgm-exporter calls it a counter, and tells the rate.
 	rate := x.gauge("DCGM_FI_DEV_NVLINK_BANDWIDTH_TOTAL", "Bandwidth of all NVLinks together (in MB/s).")
 	speeds := map[string]speed{}
 	for i := range all.devices {
 		d := &all.devices[i]
-		l := x.dcgmLabels(d.GPU, d.owner)
 		if d.Parent == "" {
-			last.set(float64(x.xids[d.GPU.UUID].code), l...)
+			last.set(float64(x.xids[d.GPU.UUID].code), owned[i]...)
 		}
 		sum := addLinks(d.Links)
 		if !sum.sent.Known || !sum.received.Known {
@@ -196,7 +204,7 @@ func (x *exposition) dcgmLast(all *gpus) {
 			s.at, s.total = d.At, total
 		}
 		speeds[d.GPU.UUID] = s
-		rate.reading(event.Reading{Value: s.value, Known: s.known}, 1, l...)
+		rate.reading(event.Reading{Value: s.value, Known: s.known}, 1, owned[i]...)
 	}
 	x.speeds = speeds
 }

@@ -5,6 +5,8 @@ package prom
 import (
 	"strconv"
 
+	dto "github.com/prometheus/client_model/go"
+
 	"github.com/orb8/orb8/internal/event"
 	"github.com/orb8/orb8/internal/export/meter"
 )
@@ -36,6 +38,10 @@ func (x *exposition) states(all []device) {
 func (x *exposition) devices(all []device) {
 	type sample = event.GPUSample
 	const mega = 1e6
+	owners := make([][]*dto.LabelPair, len(all))
+	for i := range all {
+		owners[i] = all[i].owner.labels()
+	}
 	for _, m := range [...]struct {
 		name, help string
 		of         func(*sample) event.Reading
@@ -51,7 +57,7 @@ func (x *exposition) devices(all []device) {
 	} {
 		f := x.gauge(m.name, m.help)
 		for i := range all {
-			f.reading(m.of(all[i].GPUSample), 1, all[i].owner.labels()...)
+			f.reading(m.of(all[i].GPUSample), 1, owners[i]...)
 		}
 	}
 	clock := x.gauge("orb8_gpu_clock_hertz", "Clocks of the device.")

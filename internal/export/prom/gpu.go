@@ -134,7 +134,7 @@ func (x *exposition) gpu() {
 	x.accounts(v)
 	x.rdma(v)
 	if x.DCGMNames {
-		x.dcgm(v, all)
+		x.dcgm(all)
 	}
 }
 

@@ -144,10 +144,15 @@ func TestCountersOfAccounts(t *testing.T) {
 	next.Accounts[1].Who = &again
 	next.Accounts[3].Energy += 5
 	next.Accounts[0].Xids[31]++
+	next.Accounts[2].Mode, next.Accounts[2].Energy = event.GPUMPS, 1001
 	s.view = next
 	families = s.gather(t)
 	want["GPU-b serve-1"], want["GPU-b "] = 1010.5, 2006
+	want["GPU-b batch-2"] = 0 // of another mode: a new series
 	expect(t, "third", shown(t, families, metric, "uuid", "pod"), want)
+	want["GPU-b batch-2"] = 0.5
+	families = s.gather(t)
+	expect(t, "fourth", shown(t, families, metric, "uuid", "pod"), want)
 	expect(t, "the last Xid", shown(t, families, "DCGM_FI_DEV_XID_ERRORS", "UUID"), map[string]float64{"GPU-a": 31, "GPU-b": 0, "GPU-c": 0, "GPU-d": 0})
 
 	s.view = nil

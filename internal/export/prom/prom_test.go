@@ -191,13 +191,19 @@ func TestHostileLabels(t *testing.T) {
 		m.Flow(flowOf(own, &event.Identity{Class: event.ClassExternal, FQDN: name}), &event.Traffic{TxBytes: 1}, traffic)
 		m.Drop(own, &event.Drop{Reason: name, Amount: event.Counter{Packets: 1}})
 	}
-	srv := httptest.NewServer(Handler(func() (*meter.Snapshot, error) { return m.Snapshot(none), nil }))
+	srv := httptest.NewServer(Handler(func() (*meter.Snapshot, error) {
+		s := m.Snapshot(none)
+		s.GPU, s.DCGMNames = viewOf(), true
+		hostile(s.GPU, "a\"b\\c\nd\x00\x1b[2J\xff"+strings.Repeat("é", 500))
+		return s, nil
+	}))
 	defer srv.Close()
 	for _, accept := range []string{"", "application/openmetrics-text; version=1.0.0", protobuf} {
 		body, contentType := scrape(t, srv.URL, accept)
 		format := expfmt.ResponseFormat(http.Header{"Content-Type": {contentType}})
 		if strings.HasPrefix(contentType, "application/openmetrics-text") {
-			body = bytes.TrimSuffix(body, []byte("# EOF\n"))
+			// A counter that is not called _total is of no known type there.
+			body = bytes.ReplaceAll(bytes.TrimSuffix(body, []byte("# EOF\n")), []byte(" unknown\n"), []byte(" untyped\n"))
 			format = expfmt.NewFormat(expfmt.TypeTextPlain)
 		}
 		decoder := expfmt.NewDecoder(bytes.NewReader(body), format)

@@ -3,6 +3,8 @@
 package prom
 
 import (
+	"fmt"
+
 	"github.com/orb8/orb8/internal/event"
 )
 
@@ -125,4 +127,41 @@ func rdmaOf() []event.RDMADevice {
 		{Name: "mlx5_0", Netns: 4026, PCI: "0000:1c:00.0", Netdevs: []string{"eth1"}, Ports: []event.RDMAPort{port}, Holders: []*event.Identity{train}, Nearest: []string{"GPU-a"}, Distance: event.PCISwitch},
 		{Name: "mlx5_1", PCI: "0000:1d:00.0", Ports: []event.RDMAPort{down}, Holders: []*event.Identity{serving, batch}, Shared: true},
 	}
+}
+
+// hostile gives all that has a name of others this one.
+func hostile(v *event.GPUView, name string) {
+	for i := range v.GPUs {
+		g := &v.GPUs[i]
+		g.UUID, g.Model, g.PCI, g.Profile = name[i:], name, name+":"+name, name
+	}
+	v.Status.Driver = name
+	for i := range v.Holders {
+		v.Holders[i].Who = podOf(name, name, name)
+		for j := range v.Holders[i].Shares {
+			v.Holders[i].Shares[j].Container = name
+		}
+	}
+	d := &v.RDMA[0]
+	d.Name, d.PCI, d.Netdevs, d.Nearest, d.Holders = name, name, []string{name}, []string{name}, []*event.Identity{podOf(name, name, name)}
+	d.Ports[0].LinkLayer, d.Ports[0].Counters[0].Name = name, name
+}
+
+// crowded are eight GPUs with eight instances each, of which 200 pods have some.
+func crowded() *event.GPUView {
+	v := &event.GPUView{At: 10e9, Status: event.GPUStatus{Open: true, Driver: "580.95.05"}}
+	for i := range 72 {
+		g, s := gpuOf(i%8, fmt.Sprint("GPU-", i))
+		if i >= 8 {
+			g.Parent, g.Profile = fmt.Sprint("GPU-", i%8), "1g.10gb"
+		}
+		v.GPUs, v.Samples, v.Modes = append(v.GPUs, g), append(v.Samples, s), append(v.Modes, event.GPUMIG)
+	}
+	for i := range 200 {
+		who, g := podOf("ml", "serve", fmt.Sprint("serve-", i)), &v.GPUs[8+i%64]
+		v.Holders = append(v.Holders, event.GPUHolder{Who: who, Shares: []event.GPUShare{shareOf(g, event.GPUMIG, "main", 0.3)}})
+		v.Accounts = append(v.Accounts, accountFor(g, who, event.GPUMIG, "main"))
+	}
+	v.RDMA = rdmaOf()
+	return v
 }
