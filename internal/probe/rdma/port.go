@@ -34,7 +34,6 @@ type port struct {
 	families []portFamily
 	// The family that told the last totals, or -1.
 	told     int
-	total    event.Traffic
 	read     time.Time
 	slotFrom time.Time
 	slot     int
