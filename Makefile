@@ -9,7 +9,7 @@ STATICCHECK := $(GO) tool -modfile=tools/staticcheck/go.mod staticcheck
 KUSTOMIZE := $(GO) tool -modfile=tools/kustomize/go.mod kustomize
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test unit fuzz smoke-test monitoring-test kernel-test e2e-test e2e-test-all bench image image-all manifests check-manifests dashboards generate check-generated lint fmt verify-setup test-deps e2e-deps generate-deps clean
+.PHONY: help run build test unit fuzz smoke-test monitoring-test kernel-test test-gpu e2e-test e2e-test-all bench image image-all manifests check-manifests dashboards generate check-generated lint fmt verify-setup test-deps e2e-deps generate-deps clean
 
 help: ## list these targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,11 @@ monitoring-test: test-deps ## dashboards and alerts on a Prometheus 3, which it 
 
 kernel-test: ## the tests that need a kernel on Debian's 6.1 and 6.12, in QEMU
 	test/kernels/run.sh
+
+PROCESSES ?= 3
+test-gpu: ## on a machine with an NVIDIA GPU that nobody uses: PROCESSES that share it, and what the agent tells of them, into docs/gpu.md (root)
+	CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN)/test-gpu ./test/gpu
+	$(SUDO) $(BIN)/test-gpu -processes $(PROCESSES)
 
 e2e-test: e2e-deps build image ## the matrix on a real Kubernetes of three nodes, which it builds once and caches (root)
 	$(SUDO) env "PATH=$$PATH" test/e2e/run.sh ci

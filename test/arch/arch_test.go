@@ -20,7 +20,7 @@ const module = "github.com/orb8/orb8/"
 // import rooms on lower floors only. Rooms on one floor are siblings and do not
 // know each other.
 var floors = [][]string{
-	{"cmd/orb8", "cmd/orb8-agent", "test/bench", "test/e2e/plugin", "test/e2e/traffic", "test/monitoring"},
+	{"cmd/orb8", "cmd/orb8-agent", "test/bench", "test/e2e/plugin", "test/e2e/traffic", "test/gpu", "test/monitoring"},
 	{"internal/agent", "internal/cli"}, // assembly, and the command line
 	{"internal/client"},
 	{"internal/observer", "internal/render", "internal/relay", "internal/kube/reach", "internal/export/prom", "internal/export/otel"},
@@ -59,7 +59,7 @@ var guarded = map[string][]string{
 	"github.com/spf13/cobra":         {"internal/cli", "internal/agent"},
 	"github.com/prometheus":          {"internal/export/prom"},
 	"go.opentelemetry.io":            {"internal/export/otel"},
-	"github.com/ebitengine/purego":   {"internal/probe/gpu"},
+	"github.com/ebitengine/purego":   {"internal/probe/gpu", "test/gpu"},
 }
 
 type pkg struct {
