@@ -40,6 +40,7 @@ type Agent struct {
 	// nil where the kernel does not tell of connects that fail.
 	connects *connects
 	lookups  *lookups
+	gpus     *gpus // nil where they are not looked at
 	programs *stats.Stats
 	otel     *otel.Exporter // nil where there is no receiver
 	// Found at the start.
@@ -68,7 +69,7 @@ func Open(cfg Config) (*Agent, error) {
 		cfg.Log.Warn("the budget of memory is less than the kernel's maps take: raise ORB8_MAX_MEMORY, or lower ORB8_TABLE_ENTRIES",
 			"budget", sizeText(cfg.MaxMemory), "maps", sizeText(kernel))
 	}
-	line.connects, line.lookups = a.connects, a.lookups
+	line.connects, line.lookups, line.gpus, line.boxes = a.connects, a.lookups, a.gpus, a.kube.sandboxes()
 	if a.kube != nil {
 		line.inbox, line.cluster = &a.kube.inbox, a.kube.names
 	}
@@ -138,6 +139,7 @@ func (a *Agent) open() (err error) {
 	}
 	a.drops = a.openDrops()
 	a.watchPrograms()
+	a.gpus = a.openGPUs()
 	return nil
 }
 
@@ -148,7 +150,7 @@ func (a *Agent) close() (err error) {
 	if a.who != nil {
 		err = errors.Join(err, a.who.Close())
 	}
-	err = errors.Join(err, a.kube.Close(), a.connects.Close(), a.drops.Close(), a.programs.Close())
+	err = errors.Join(err, a.kube.Close(), a.connects.Close(), a.drops.Close(), a.programs.Close(), a.gpus.Close())
 	a.otel.Close()
 	if a.tap != nil {
 		if e := a.tap.Close(); e != nil {
@@ -237,6 +239,7 @@ func (a *Agent) run(ctx context.Context, l *listeners) error {
 	g.Go(func() error { return a.who.Run(ctx) })
 	g.Go(func() error { return a.sockets.Run(ctx) })
 	g.Go(func() error { return a.lookups.Run(ctx) })
+	g.Go(func() error { return a.gpus.Run(ctx) })
 	g.Go(func() error { return a.export(ctx) })
 	g.Go(func() error { return a.programs.Run(ctx) })
 	if a.spaces != nil {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/orb8/orb8/internal/export/meter"
 	"github.com/orb8/orb8/internal/export/otel"
+	"github.com/orb8/orb8/internal/kubelet"
 	"github.com/orb8/orb8/internal/probe/flow"
 )
 
@@ -66,6 +67,13 @@ type Config struct {
 	MetricsGrace     time.Duration
 	// Have the kernel count what its programs cost.
 	BPFStats bool
+	// Look at GPUs and RDMA devices; where NVIDIA's library, the kubelet's socket and
+	// sysfs are; how long a GPU does nothing before that is a finding.
+	GPU                       bool
+	NVML, PodResources, Sysfs string
+	GPUIdle                   time.Duration
+	// Tell of GPUs under dcgm-exporter's names, too.
+	DCGMNames bool
 }
 
 // Which network namespaces are tapped.
@@ -121,6 +129,12 @@ func (c *Config) settings() []setting {
 		{"metrics-max-series", "ORB8_METRICS_MAX_SERIES", "series that one metric has at the most; what is beyond is counted together", &c.MetricsMaxSeries},
 		{"metrics-grace", "ORB8_METRICS_GRACE", "how long metrics of a pod that is gone stay: several times what lies between two scrapes", &c.MetricsGrace},
 		{"bpf-stats", "ORB8_BPF_STATS", "have the kernel count the time of its programs for /metrics; slows every program on the machine by some ten ns", &c.BPFStats},
+		{"gpu", "ORB8_GPU", "look at GPUs and RDMA devices", &c.GPU},
+		{"gpu-idle", "ORB8_GPU_IDLE_SECS", "how long a GPU that somebody holds does no work before it is told", &c.GPUIdle},
+		{"nvml", "ORB8_NVML", "NVIDIA's libnvidia-ml.so.1 (default: where the loader, or the GPU operator's driver, has it)", &c.NVML},
+		{"pod-resources", "ORB8_POD_RESOURCES", "the kubelet's socket that tells which devices it has given", &c.PodResources},
+		{"sysfs", "ORB8_SYSFS", "where GPUs' places and RDMA devices are read", &c.Sysfs},
+		{"dcgm-names", "ORB8_DCGM_NAMES", "metrics of GPUs also under dcgm-exporter's names", &c.DCGMNames},
 		{"otel-flows", "ORB8_OTEL_FLOWS", "connections that OpenTelemetry is sent, where OTEL_EXPORTER_OTLP_ENDPOINT says where: closed, interval (those that live, too, each minute), all (those that open, too) or none", &c.OTelFlows},
 		{"state-dir", "ORB8_STATE_DIR", "where attachments that outlive a killed agent are noted", &c.StateDir},
 	}
@@ -160,6 +174,11 @@ func Defaults() Config {
 		MetricsLevel:     meter.Workload.String(),
 		MetricsMaxSeries: 5000,
 		MetricsGrace:     5 * time.Minute,
+
+		GPU:          true,
+		GPUIdle:      30 * time.Second,
+		PodResources: kubelet.Socket,
+		Sysfs:        "/sys",
 	}
 }
 
@@ -261,6 +280,8 @@ func (c *Config) finish() error {
 		positive("metrics-level", validLevel(c.MetricsLevel), "node, namespace, workload, pod or peer"),
 		positive("metrics-max-series", c.MetricsMaxSeries >= 100 && c.MetricsMaxSeries <= 1_000_000, "from 100 to 1000000"),
 		positive("metrics-grace", c.MetricsGrace >= time.Second, "1s or more"),
+		positive("gpu-idle", c.GPUIdle >= time.Second, "1s or more"),
+		positive("sysfs", filepath.IsAbs(c.Sysfs), "an absolute path"),
 		positive("otel-flows", otel.Flows(c.OTelFlows).Valid(), "closed, interval, all or none"),
 		positive("cgroup", validCgroup(c.Cgroup), "none, or the absolute path of a directory on a cgroup2 file system"),
 	)

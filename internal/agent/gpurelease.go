@@ -28,6 +28,14 @@ var operandLabels = []string{
 // releaseLabels are the keys of the own node's labels that releaseReason reads.
 var releaseLabels = append([]string{labelGPU, labelDriverUpgrade, labelMIG}, operandLabels...)
 
+// nodeLabels are the keys of the own node's labels that are read.
+func (c *Config) nodeLabels() []string {
+	if !c.GPU {
+		return nil
+	}
+	return releaseLabels
+}
+
 // upgradeReasons are the states of a driver's upgrade in which nobody may hold it.
 // Before, while pods' jobs are waited for, which may take days, nothing is done to
 // the driver; afterwards the new one is there.

@@ -72,7 +72,7 @@ func openKubernetes(cfg *Config, groups *cgroup.Resolver) (*kubernetes, error) {
 	}
 	k := &kubernetes{log: cfg.Log, names: cluster.New(cluster.Config{Node: cfg.Node, MaxPods: cfg.MaxPods})}
 	watch, err := kube.Open(kube.Config{
-		Node: cfg.Node, Kubeconfig: access, Labels: cfg.podLabels(),
+		Node: cfg.Node, Kubeconfig: access, Labels: cfg.podLabels(), NodeLabels: cfg.nodeLabels(),
 		Cluster: cfg.ClusterMap, Log: cfg.Log,
 	})
 	if err == nil {

@@ -258,6 +258,7 @@ func (p *pipeline) lookup(one *event.Lookup) {
 		client, server = p.who.Party(f.Remote), p.who.Party(f.Local)
 	}
 	p.lookups.rows.Add(client, server, one)
+	p.gpus.lookedUp(f.Local, one)
 	p.meter.Lookup(f.Local, one, dns.RCodeName(one.RCode))
 	if p.feed.Wanted(happened) {
 		p.feed.Publish(happened, &event.Event{Flow: f, Lookup: one})

@@ -103,6 +103,9 @@ func (n *node) Metrics(ctx context.Context) (*meter.Snapshot, error) {
 	if err != nil {
 		return nil, err
 	}
+	if n.gpus != nil {
+		snap.GPU, snap.DCGMNames, snap.Node = n.gpus.view.Load(), n.cfg.DCGMNames, n.cfg.Node
+	}
 	s := &snap.Self
 	s.Version, s.Uptime = n.cfg.Version, time.Since(n.start)
 	s.User, s.System = cpuTimes()

@@ -134,6 +134,9 @@ func (n *node) Status(ctx context.Context) (st observer.Status, err error) {
 		st.Losses = n.losses()
 		st.HealthMessage = n.problem(st.Interfaces)
 		st.Namespaces = n.tap.Namespaces()
+		if n.gpus != nil {
+			st.GPUs = n.gpus.view.Load()
+		}
 		st.Notes = append(n.restraint.notes(), n.capped()...)
 		if n.kube != nil {
 			st.Pods = n.kube.names.Len()

@@ -19,6 +19,7 @@ import (
 	"github.com/orb8/orb8/internal/event"
 	"github.com/orb8/orb8/internal/export/meter"
 	"github.com/orb8/orb8/internal/probe/flow"
+	"github.com/orb8/orb8/internal/sandbox"
 	"github.com/orb8/orb8/internal/store"
 	"github.com/orb8/orb8/internal/wire"
 )
@@ -52,6 +53,10 @@ type pipeline struct {
 	drops *drops
 	// What is asked of the DNS, and the names that come of it.
 	lookups *lookups
+	// What GPUs and RDMA devices do, and whose they are; nil where nobody looks.
+	gpus *gpus
+	// Whose network namespaces are; nil outside of Kubernetes.
+	boxes *sandbox.Sandboxes
 	// All of it in numbers, and when what has gone was last left out.
 	meter *meter.Meter
 	swept time.Time
@@ -128,9 +133,10 @@ func (p *pipeline) Run(ctx context.Context) error {
 			if p.idle < maxIdle && p.tap.Quiet() && !p.connects.pending() && !p.drops.pending() && !p.lookups.pending() {
 				p.idle++
 				p.settle(cpuTime())
-				continue
+			} else {
+				p.epoch(time.Since(p.audited) >= min(auditShare*p.auditCost, maxUnaudited))
 			}
-			p.epoch(time.Since(p.audited) >= min(auditShare*p.auditCost, maxUnaudited))
+			p.devices()
 		case v := <-p.visits:
 			p.learn()
 			if p.audited.IsZero() || v.fresh && time.Since(p.last) >= p.restraint.swap() {
@@ -245,6 +251,7 @@ func (p *pipeline) announce(f *event.Flow, happened store.Happened, identify boo
 		}
 	}
 	p.meter.Flow(f, &p.event.Delta, happened)
+	p.gpus.moved(f, &p.event.Delta, happened)
 	if p.feed.Wanted(happened) {
 		p.event.Flow = *f
 		p.feed.Publish(happened, &p.event)

@@ -81,11 +81,12 @@ struct memory2 { u32 version; u64 total, reserved, free, used; };
 _Static_assert(sizeof(struct memory2) == 40, "nvmlMemory_v2_t");
 #define GIB (1ull << 30)
 static u64 total_of(dev d) { return (d->instance < 0 ? 80 : 10) * GIB; }
-ret nvmlDeviceGetMemoryInfo(dev d, struct memory *m) { ENTER_DEVICE(d); u64 t = total_of(d), u = (d->gpu + 1) * GIB; *m = (struct memory){t, t - u, u}; return 0; }
+static u64 used_of(dev d) { return (u64)now.memory[d->gpu] << 20; }
+ret nvmlDeviceGetMemoryInfo(dev d, struct memory *m) { ENTER_DEVICE(d); u64 t = total_of(d), u = used_of(d); *m = (struct memory){t, t - u, u}; return 0; }
 ret nvmlDeviceGetMemoryInfo_v2(dev d, struct memory2 *m) {
 	ENTER_DEVICE(d);
 	if (m->version != 0x2000028) return MISMATCH;
-	u64 t = total_of(d), u = (d->gpu + 1) * GIB;
+	u64 t = total_of(d), u = used_of(d);
 	m->total = t, m->reserved = GIB / 2, m->used = u, m->free = t - u - GIB / 2;
 	return 0;
 }

@@ -11,7 +11,7 @@
 //   fail FUNCTION CODE GPU    GPU -1: all; FUNCTION *: all
 //   hang FUNCTION GPU         until the line is gone
 //   field ID CODE             a field that is not given
-//   busy GPU PERCENT
+//   busy GPU PERCENT, memory GPU MIB   what the device does, and has in use
 //   xid SEQ GPU CODE INSTANCE, migchange SEQ   told once
 //   wide                      processes have 32 bytes, as with drivers 530 to 535.86
 
@@ -36,7 +36,7 @@ struct told { unsigned seq; int gpu; unsigned code; int instance; };
 
 static struct scenario {
 	int gpus, gpm, links, wide, rules, processes, uses, events, fields;
-	int mig[GPUS], busy[GPUS];
+	int mig[GPUS], busy[GPUS], memory[GPUS];
 	struct rule rule[MOST];
 	struct process process[MOST];
 	struct use use[MOST];
@@ -74,6 +74,7 @@ static void scenario_line(struct scenario *s, const char *line) {
 	else if (sscanf(line, "gpm %d", &a) == 1) s->gpm = a;
 	else if (sscanf(line, "links %d", &a) == 1) s->links = a;
 	else if (sscanf(line, "busy %d %d", &a, &b) == 2) s->busy[a] = b;
+	else if (sscanf(line, "memory %d %d", &a, &b) == 2) s->memory[a] = b;
 	else if (sscanf(line, "field %d %d", &a, &b) == 2) { s->field[s->fields].id = a; s->field[s->fields++].code = b; }
 	else if (sscanf(line, "process %d %c %u %llu %d", &p.gpu, &p.kind, &p.pid, &p.mib, &p.instance) == 5) s->process[s->processes++] = p;
 	else if (sscanf(line, "used %d %u %u", &u.gpu, &u.pid, &u.percent) == 3) s->use[s->uses++] = u;
@@ -95,7 +96,7 @@ static void scenario_read(void) {
 	memset(&next, 0, sizeof next);
 	next.gpm = 1;
 	next.links = 4;
-	for (int i = 0; i < GPUS; i++) next.busy[i] = 10 + i;
+	for (int i = 0; i < GPUS; i++) next.busy[i] = 10 + i, next.memory[i] = (i + 1) * 1024;
 	char line[256];
 	while (fgets(line, sizeof line, f)) scenario_line(&next, line);
 	fclose(f);

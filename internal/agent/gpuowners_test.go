@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"testing"
+
+	"github.com/orb8/orb8/internal/cluster"
+	"github.com/orb8/orb8/internal/kubelet"
+)
+
+// The kubelet tells names; whose they are may change from one second to the next.
+func TestWhoTheKubeletMeans(t *testing.T) {
+	p := &pipeline{cfg: Config{Node: "n1"}, cluster: cluster.New(cluster.Config{Node: "n1"})}
+	var o owners
+	given := &kubelet.Snapshot{Holdings: []kubelet.Holding{
+		{Namespace: "ml", Pod: "train-0", Container: "main", Resource: "nvidia.com/gpu", ID: "GPU-a"},
+		{Namespace: "ml", Pod: "new", ID: "gpu-0", Claim: &kubelet.Claim{Driver: "gpu.nvidia.com", Device: "gpu-0"}},
+	}}
+	tell := func(uid, node string) {
+		pod := podAt(node, "ml", "train-0", "10.1.0.5")
+		pod.UID = uid
+		p.cluster.Apply([]cluster.Change{{Kind: cluster.KindPod, Key: uid, Pod: pod, At: 1}}, true)
+	}
+	gone := func(uid string) {
+		p.cluster.Apply([]cluster.Change{{Kind: cluster.KindPod, Key: uid, At: 2}}, true)
+	}
+	tell("old", "n1")
+	tell("elsewhere", "n2")
+	list := o.held(p, given)
+	if len(list) != 2 || list[0].Who.PodUID != "old" || list[0].Container != "main" || list[0].ID != "GPU-a" {
+		t.Fatalf("held: %+v", list)
+	}
+	if late := list[1]; late.Who.Pod != "new" || late.Who.PodUID != "" || late.DRADriver != "gpu.nvidia.com" || late.DRADevice != "gpu-0" {
+		t.Errorf("a pod of which the cluster has not told: %+v", late)
+	}
+	if again := o.held(p, given); again[1].Who != list[1].Who {
+		t.Error("a pod that is not known by the cluster is another one each second")
+	}
+	gone("old")
+	tell("next", "n1")
+	if list = o.held(p, given); list[0].Who.PodUID != "next" {
+		t.Errorf("its successor: %+v", list[0].Who)
+	}
+	if list = o.held(p, nil); list != nil {
+		t.Errorf("nothing is known: %+v", list)
+	}
+}
+
+// Labels of the node and who asks each have the driver let go; both must be done.
+func TestLetGo(t *testing.T) {
+	m := cluster.New(cluster.Config{Node: "n1"})
+	label := func(value string) {
+		m.Apply([]cluster.Change{{Kind: cluster.KindNode, Key: "n1", At: 1, Node: &cluster.Node{Name: "n1", Labels: map[string]string{labelGPU: value}}}}, true)
+	}
+	var l letGo
+	l.heed(m, "n1")
+	if l.why() != "" {
+		t.Error("a node that is not known wants something")
+	}
+	label("release")
+	l.heed(m, "n1")
+	byLabel := l.why()
+	l.asked = true
+	if byLabel == "" || l.why() != onDemand {
+		t.Errorf("%q, %q", byLabel, l.why())
+	}
+	label("")
+	l.heed(m, "n1")
+	if l.why() != onDemand {
+		t.Error("the labels took back what somebody asked")
+	}
+	l.asked = false
+	if l.why() != "" {
+		t.Error("nobody wants it")
+	}
+}
