@@ -91,6 +91,9 @@ func (t *Tracker) whose(who *event.Identity) *holder {
 		}
 		h = &holder{key: k, since: t.at, network: newNetwork(&t.config), finder: newFinder(&t.config)}
 		t.holders[k] = h
+		if k.uid != "" {
+			t.byUID[k.uid] = h
+		}
 		t.changed = true
 	}
 	if h.seen != t.at {
@@ -119,7 +122,10 @@ func (t *Tracker) find(who *event.Identity) *holder {
 	c := &t.cache[maphash.Comparable(t.seed, who)%cachedIdentities]
 	if c.who != who {
 		c.who, c.holder = who, nil
-		if who.Class == event.ClassPod {
+		switch {
+		case who.PodUID != "":
+			c.holder = t.byUID[who.PodUID]
+		case who.Class == event.ClassPod:
 			c.holder = t.holders[keyOf(who)]
 		}
 	}

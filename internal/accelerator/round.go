@@ -143,6 +143,7 @@ func (t *Tracker) leave(events []event.GPUEvent) []event.GPUEvent {
 			events = append(events, event.GPUEvent{Holders: []*event.Identity{h.who}, Finding: f})
 		}
 		delete(t.holders, k)
+		delete(t.byUID, k.uid)
 		t.changed = true
 	}
 	if t.changed {

@@ -69,6 +69,8 @@ type Round struct {
 type Tracker struct {
 	config  Config
 	holders map[holderKey]*holder
+	// Of them, those that have a UID.
+	byUID map[string]*holder
 	// Whose devices are nobody's that is known.
 	unknown *holder
 	// Of the round that is made, and of the one before.
@@ -92,6 +94,7 @@ func New(c Config) *Tracker {
 	return &Tracker{
 		config:  c.filled(),
 		holders: map[holderKey]*holder{},
+		byUID:   map[string]*holder{},
 		unknown: &holder{
 			key: holderKey{class: event.ClassUnknown},
 			who: &event.Identity{Class: event.ClassUnknown},
