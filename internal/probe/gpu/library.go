@@ -175,22 +175,31 @@ type library struct {
 	spare []*scratch
 }
 
-// load opens the first library of paths that there is, and starts it.
+// load opens the first library of paths that there is and that the driver takes,
+// and starts it. What a container was given when it was made is the old one once
+// the driver has been replaced.
 func load(paths []string) (*library, error) {
-	l := &library{processStride: int(unsafe.Sizeof(processInfo{})), gap: gpmGap}
 	err := ErrNoLibrary
 	for _, path := range paths {
-		var failed error
-		if l.loaded, failed = purego.Dlopen(path, purego.RTLD_NOW|purego.RTLD_LOCAL); failed == nil {
-			err = nil
-			break
-		} else if !strings.Contains(failed.Error(), "No such file") {
-			err = failed // it is there, and cannot be loaded
+		loaded, failed := purego.Dlopen(path, purego.RTLD_NOW|purego.RTLD_LOCAL)
+		if failed == nil {
+			l := &library{loaded: loaded, processStride: int(unsafe.Sizeof(processInfo{})), gap: gpmGap}
+			if failed = l.start(); failed == nil {
+				return l, nil
+			}
+			failed = errors.Join(failed, purego.Dlclose(loaded))
+		} else if strings.Contains(failed.Error(), "No such file") {
+			continue
+		}
+		if err == ErrNoLibrary {
+			err = failed // it is there, and cannot be used
 		}
 	}
-	if err != nil {
-		return nil, err
-	}
+	return nil, err
+}
+
+// start finds the functions, and has the library begin.
+func (l *library) start() error {
 	for f, names := range symbols {
 		for name := range strings.FieldsSeq(names) {
 			if l.fn[f] = l.symbol(name); l.fn[f] != 0 {
@@ -202,7 +211,7 @@ func load(paths []string) (*library, error) {
 		}
 		name, _, _ := strings.Cut(names, " ")
 		if function(f) <= fnUUID {
-			return nil, errors.Join(fmt.Errorf("the library lacks %s: its driver is too old", name), purego.Dlclose(l.loaded))
+			return fmt.Errorf("the library lacks %s: its driver is too old", name)
 		}
 		l.missing = append(l.missing, name)
 	}
@@ -212,9 +221,9 @@ func load(paths []string) (*library, error) {
 		l.processStride = wideProcessInfo
 	}
 	if r := l.call(fnInit); r != success {
-		return nil, errors.Join(r, purego.Dlclose(l.loaded))
+		return r
 	}
-	return l, nil
+	return nil
 }
 
 func (l *library) symbol(name string) uintptr {

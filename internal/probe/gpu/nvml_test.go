@@ -266,6 +266,23 @@ func TestRequiredFunction(t *testing.T) {
 	}
 }
 
+// After the driver has been replaced the library that the container was made with
+// is not the driver's any more, and another is.
+func TestLibraryOfAnotherDriver(t *testing.T) {
+	old, now := newFake(t, "fail nvmlInit_v2 18 -1"), newFake(t, node)
+	n, err := openNVML([]string{"/nowhere/libnvidia-ml.so.1", old.path, now.path}, t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := n.close(); err != nil {
+		t.Error(err)
+	}
+	now.play("fail nvmlInit_v2 9 -1")
+	if _, err := openNVML([]string{old.path, now.path}, t.TempDir()); !errors.Is(err, versionMismatch) {
+		t.Errorf("%v", err)
+	}
+}
+
 func TestProcessesOfAnyNumberAndWidth(t *testing.T) {
 	var many strings.Builder
 	many.WriteString("gpus 1\n")
