@@ -9,9 +9,9 @@ import (
 )
 
 const (
-	// mostPeers bounds what is remembered of one holder's network. 200 holders that
-	// have as many are 6 MiB.
-	mostPeers = 128
+	// mostPeers bounds what is remembered of one holder's network: as many as a map of
+	// 128 places takes. 200 holders that have as many are 6 MiB.
+	mostPeers = 112
 	// quiet is what may come from a peer in a second that says nothing: heartbeats,
 	// acknowledgements, somebody who asks for metrics.
 	quiet = 8 << 10
