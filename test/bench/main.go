@@ -100,6 +100,7 @@ func run(args []string) error {
 		{"agent", b.agentRows},
 		{"capture", b.capture},
 		{"dns", b.dnsRows},
+		{"gpu", b.gpuRows},
 		{"namespaces", b.namespaceRows},
 	} {
 		if b.only != nil && !b.only.MatchString(g.name) {
