@@ -109,7 +109,7 @@ Exit status: 0 done (also when nothing was found), 1 failed, 2 wrong usage.`,
 	root.SetVersionTemplate("orb8 {{.Version}}\n")
 	root.SetFlagErrorFunc(flagError)
 	a.address.add(root.PersistentFlags())
-	root.AddCommand(a.status(), a.flows(), a.dns(), a.drops(), a.pods(), a.health(), a.trace(), a.capture(), a.version(), a.completion())
+	root.AddCommand(a.status(), a.flows(), a.dns(), a.drops(), a.pods(), a.health(), a.gpu(), a.trace(), a.capture(), a.version(), a.completion())
 	a.completeNames(root)
 	return root
 }

@@ -32,6 +32,7 @@ type fake struct {
 	sockets []*orb8v1.SocketsRecord
 	drops   []*orb8v1.DropRecord
 	dns     []*orb8v1.DnsRecord
+	gpus    []*orb8v1.GpuRecord
 	// After the fixed answers: stop the whole server.
 	die func()
 	// Every connection has moved more each time that Flows is asked.

@@ -76,6 +76,7 @@ func setup(env *testscript.Env) error {
 	for name, f := range map[string]*fake{
 		"AGENT": healthy(), "SERVER": lossy(), "EMPTY": empty, "DYING": healthy(), "BRIEF": brief, "DEAF": deaf, "GROWING": growing, "PAIRED": paired(),
 		"MACHINE": machine(), "DROPPING": dropping(), "RESOLVING": resolving(), "NAMED": named(),
+		"GPUS": accelerated(), "RELEASED": released(),
 	} {
 		if places[name], err = serve(env.Defer, f, name == "DYING"); err != nil {
 			return err

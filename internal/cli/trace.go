@@ -16,7 +16,7 @@ import (
 	"github.com/orb8/orb8/internal/render"
 )
 
-// traceFlags are the question of orb8 trace network, trace drops and trace dns.
+// traceFlags are the question of orb8 trace network, drops, dns and gpu.
 type traceFlags struct {
 	kinds              []orb8v1.EventKind
 	filter             filterFlags
@@ -25,6 +25,8 @@ type traceFlags struct {
 	since              string
 	// Of trace dns; else nil.
 	lookups *lookupFlags
+	// Of trace gpu; else nil.
+	gpus *gpuTraceFlags
 }
 
 func (a *app) trace() *cobra.Command {
@@ -34,7 +36,7 @@ func (a *app) trace() *cobra.Command {
 		Args:  noSuchCommand,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(a.traceNetwork(), a.traceDNS(), a.traceDrops())
+	cmd.AddCommand(a.traceNetwork(), a.traceDNS(), a.traceDrops(), a.traceGPU())
 	return cmd
 }
 
@@ -65,7 +67,7 @@ It goes on until interrupted (Ctrl-C), or for --duration.`,
 	}
 	f.addDuration(cmd)
 	cmd.Flags().DurationVar(&f.interval, "interval", time.Second, "sum up the data of a connection over this `TIME`")
-	cmd.Flags().StringVar(&f.since, "since", "", "begin with what the agent remembers since this `TIME`: 10m (ago) or 2006-01-02T15:04:05Z")
+	f.addSince(cmd)
 	f.output.add(cmd)
 	f.filter.add(cmd)
 	return cmd
@@ -96,6 +98,10 @@ func (f *traceFlags) addDuration(cmd *cobra.Command) {
 	cmd.Flags().DurationVar(&f.duration, "duration", 0, "stop after this `TIME`, as 30s or 5m; 0 goes on")
 }
 
+func (f *traceFlags) addSince(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.since, "since", "", "begin with what the agent remembers since this `TIME`: 10m (ago) or 2006-01-02T15:04:05Z")
+}
+
 func (a *app) runTrace(ctx context.Context, f *traceFlags) error {
 	request, err := f.request(time.Now())
 	if err != nil {
@@ -124,6 +130,9 @@ func (f *traceFlags) request(now time.Time) (*orb8v1.EventsRequest, error) {
 	q := &orb8v1.EventsRequest{Include: f.filter.include, Exclude: f.filter.exclude, Kinds: f.kinds}
 	if f.lookups != nil {
 		f.lookups.ask(q)
+	}
+	if f.gpus != nil {
+		q.Gpus = f.gpus.gpus
 	}
 	if f.since == "" {
 		return q, nil
@@ -228,6 +237,8 @@ func (f *traceFlags) table(style render.Style) eventTable {
 	switch {
 	case f.lookups != nil:
 		return render.NewLookupTable(style)
+	case f.gpus != nil:
+		return render.NewGPUEventTable(style)
 	case slices.Contains(f.kinds, orb8v1.EventKind_EVENT_KIND_DROP):
 		return render.NewDropEventTable(style)
 	}
@@ -273,6 +284,8 @@ func (p *eventPrinter) print(e *orb8v1.Event) {
 		_ = render.DropEventJSON(p.app.out, e)
 	case e.GetDns() != nil:
 		_ = render.LookupJSON(p.app.out, e)
+	case e.GetGpu() != nil:
+		_ = render.GPUEventJSON(p.app.out, e)
 	default:
 		_ = render.EventJSON(p.app.out, e)
 	}

@@ -38,10 +38,9 @@ func compareGpus(a, b *pb.GpuRecord) int {
 		cmp.Compare(gpuRank(a), gpuRank(b)),
 		cmp.Compare(x.GetNamespace(), y.GetNamespace()),
 		cmp.Compare(x.GetPod(), y.GetPod()),
-		cmp.Compare(x.GetPodUid(), y.GetPodUid()),
 		cmp.Compare(a.GetNode(), b.GetNode()),
-		cmp.Compare(x.GetContainer(), y.GetContainer()),
 		cmp.Compare(x.GetUnit(), y.GetUnit()),
+		cmp.Compare(x.GetContainer(), y.GetContainer()),
 		cmp.Compare(x.GetProcess(), y.GetProcess()),
 		cmp.Compare(x.GetPid(), y.GetPid()),
 		cmp.Compare(a.GetDevice().GetIndex(), b.GetDevice().GetIndex()),
@@ -53,14 +52,14 @@ func compareGpus(a, b *pb.GpuRecord) int {
 }
 
 func gpuRank(r *pb.GpuRecord) int {
-	switch h := r.GetHolder(); {
+	switch class := r.GetHolder().GetHolder().GetClass(); {
 	case r.GetRdma() != nil:
 		return 4
 	case r.GetDevice() != nil:
 		return 3
-	case h.GetHolder().GetPod() != "":
+	case class == "pod":
 		return 0
-	case h.GetHolder().GetClass() == "unknown":
+	case class == "unknown":
 		return 2
 	}
 	return 1

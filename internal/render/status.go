@@ -34,6 +34,7 @@ func Status(w io.Writer, s Style, n *orb8v1.NodeStatus) error {
 	for _, note := range n.GetNotes() {
 		b.field("Note", note, plain)
 	}
+	b.gpu(n.GetGpu())
 	b.namespaces(n.GetNamespaces())
 	if err := b.write(w); err != nil || len(n.GetInterfaces()) == 0 {
 		return err

@@ -32,6 +32,7 @@ type answeredJSON struct {
 	Interfaces      []interfaceJSON `json:"interfaces"`
 	Losses          []lossJSON      `json:"losses"`
 	Notes           []string        `json:"notes"`
+	GPU             *gpuStatusJSON  `json:"gpu,omitempty"`
 	Cost            *costJSON       `json:"cost,omitempty"`
 }
 
@@ -116,6 +117,7 @@ func newAnsweredJSON(n *orb8v1.NodeStatus) *answeredJSON {
 		Interfaces: []interfaceJSON{},
 		Losses:     []lossJSON{},
 		Notes:      append([]string{}, n.GetNotes()...),
+		GPU:        newGPUStatusJSON(n.GetGpu()),
 	}
 	for _, s := range n.GetNamespaces() {
 		j.Namespaces = append(j.Namespaces, namespaceJSON{

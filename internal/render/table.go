@@ -70,7 +70,7 @@ const (
 	// Cut cells keep that much; columns are dropped before cells of a fitting
 	// column get narrower than comfortable.
 	minFit, comfortable = 10, 16
-	mostDrop            = 4
+	mostDrop            = 14
 )
 
 // Table lines up rows and writes them when flushed. Between flushes it keeps
