@@ -61,6 +61,7 @@ func dashboards() map[string]*dashboard {
 		"pod":      podBoard(),
 		"dns":      dnsBoard(),
 		"drops":    dropsBoard(),
+		"gpu":      gpuBoard(),
 		"agent":    agentBoard(),
 	}
 }

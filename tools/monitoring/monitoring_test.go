@@ -157,7 +157,7 @@ func bare(expr string) (names []string) {
 }
 
 // Units of Grafana's that are used.
-var units = []string{"short", "percentunit", "Bps", "pps", "cps", "ops", "reqps", "s", "bytes", "decbytes"}
+var units = []string{"short", "percentunit", "Bps", "pps", "cps", "ops", "reqps", "s", "bytes", "decbytes", "watt", "watth", "celsius", "hertz"}
 
 var ofLegend = regexp.MustCompile(`\{\{(\w+)\}\}`)
 
@@ -206,8 +206,9 @@ func check(p *panel, board string, metrics map[string]map[string]bool) error {
 				return fmt.Errorf("legend %s, which is not in %s", q.legend, q.expr)
 			}
 		}
-		// Agents tell of pods when they are asked to, and that is the pods' board.
-		if board != "pod" && regexp.MustCompile(`\b(peer_)?pod\b`).MatchString(q.expr) {
+		// Agents tell of pods when they are asked to, and that is the pods' board; of
+		// those that have GPUs they always do.
+		if board != "pod" && board != "gpu" && regexp.MustCompile(`\b(peer_)?pod\b`).MatchString(q.expr) {
 			return fmt.Errorf("needs level pod: %s", q.expr)
 		}
 	}

@@ -116,7 +116,7 @@ func TestWhatIsTheDevicesOwn(t *testing.T) {
 		"GPU-a corrected ": 1, "GPU-a uncorrected ": 2, "GPU-b corrected ": 1, "GPU-b uncorrected ": 2, "GPU-c corrected ": 1, "GPU-c uncorrected ": 2,
 	})
 	expect(t, "findings", shown(t, families, "orb8_gpu_finding", "uuid", "pod", "kind", "cause", "peer_workload"),
-		map[string]float64{"GPU-a train-0 busy-waiting peer ps": 1, "GPU-b batch-2 idle nothing ": 1})
+		map[string]float64{"GPU-a train-0 busy-waiting peer ps": 1, "GPU-b batch-2 idle nothing ": 1, "MIG-c1 serve-1 idle dns ": 1})
 }
 
 // TestCountersOfAccounts begin with 0, and do not go back when whoever was counted
@@ -124,20 +124,20 @@ func TestWhatIsTheDevicesOwn(t *testing.T) {
 func TestCountersOfAccounts(t *testing.T) {
 	s := newScenes(viewOf(), true)
 	const metric = "orb8_gpu_energy_joules_total"
-	want := map[string]float64{"GPU-a train-0": 0, "GPU-b serve-1": 0, "GPU-b batch-2": 0, "GPU-b ": 0}
+	want := map[string]float64{"GPU-a train-0": 0, "GPU-b serve-1": 0, "GPU-b batch-2": 0, "GPU-b ": 0, "MIG-c1 serve-1": 0}
 	expect(t, "first", shown(t, s.gather(t), metric, "uuid", "pod"), want)
-	want = map[string]float64{"GPU-a train-0": 1000.5, "GPU-b serve-1": 1000.5, "GPU-b batch-2": 1000.5, "GPU-b ": 2001}
+	want = map[string]float64{"GPU-a train-0": 1000.5, "GPU-b serve-1": 1000.5, "GPU-b batch-2": 1000.5, "GPU-b ": 2001, "MIG-c1 serve-1": 50}
 	families := s.gather(t)
 	expect(t, "second", shown(t, families, metric, "uuid", "pod"), want)
-	expect(t, "Xids", shown(t, families, "orb8_gpu_xid_total", "uuid", "pod", "xid"), map[string]float64{"GPU-a train-0 79": 1, "GPU-a train-0 31": 2})
+	expect(t, "Xids", shown(t, families, "orb8_gpu_xid_total", "uuid", "pod", "xid"), map[string]float64{"GPU-a train-0 79": 1, "GPU-a train-0 31": 2, "MIG-c1 serve-1 94": 1})
 	expect(t, "throttling", shown(t, families, "orb8_gpu_throttle_seconds_total", "pod", "reason"),
 		map[string]float64{"train-0 thermal": 2.5, "serve-1 thermal": 2.5, "batch-2 thermal": 2.5, " thermal": 5})
-	expect(t, "the last Xid", shown(t, families, "DCGM_FI_DEV_XID_ERRORS", "UUID"), map[string]float64{"GPU-a": 79, "GPU-b": 0, "GPU-c": 0, "GPU-d": 0})
-	expect(t, "energy in mJ", shown(t, families, "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION", "UUID"), map[string]float64{"GPU-a": 1000500, "GPU-b": 4002000})
+	expect(t, "the last Xid", shown(t, families, "DCGM_FI_DEV_XID_ERRORS", "UUID"), map[string]float64{"GPU-a": 79, "GPU-b": 0, "GPU-c": 94, "GPU-d": 0})
+	expect(t, "energy in mJ", shown(t, families, "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION", "UUID"), map[string]float64{"GPU-a": 1000500, "GPU-b": 4002000, "GPU-c": 50000})
 
 	// The daemon is gone, serve-1 has another container's life, there is one more Xid.
 	next := viewOf()
-	next.Accounts = append(next.Accounts[:3:3], next.Accounts[4])
+	next.Accounts = append(next.Accounts[:3:3], next.Accounts[4:]...)
 	next.Accounts[1].Energy, next.Accounts[1].Who = 10, podOf("ml", "serve", "serve-1")
 	again := *next.Accounts[1].Who
 	again.PodUID = "another"
@@ -153,7 +153,7 @@ func TestCountersOfAccounts(t *testing.T) {
 	want["GPU-b batch-2"] = 0.5
 	families = s.gather(t)
 	expect(t, "fourth", shown(t, families, metric, "uuid", "pod"), want)
-	expect(t, "the last Xid", shown(t, families, "DCGM_FI_DEV_XID_ERRORS", "UUID"), map[string]float64{"GPU-a": 31, "GPU-b": 0, "GPU-c": 0, "GPU-d": 0})
+	expect(t, "the last Xid", shown(t, families, "DCGM_FI_DEV_XID_ERRORS", "UUID"), map[string]float64{"GPU-a": 31, "GPU-b": 0, "GPU-c": 94, "GPU-d": 0})
 
 	s.view = nil
 	if n := len(s.gather(t)); n == 0 || len(s.shown) != 0 {

@@ -94,7 +94,9 @@ func viewOf() *event.GPUView {
 		{Who: train, Shares: []event.GPUShare{shareOf(a, event.GPUExclusive, "main", 1)}, State: event.HolderBusyWaiting, Findings: []*event.GPUFinding{
 			{Kind: event.GPUBusyWaiting, Since: 1e9, GPUs: []*event.GPU{a}, Cause: event.CausePeer, Peer: podOf("ml", "ps", "ps-0")},
 		}},
-		{Who: serving, Shares: []event.GPUShare{shareOf(b, event.GPUTimeSliced, "main", 0.5), mig(c1, event.GPUMIG, "main")}},
+		{Who: serving, Shares: []event.GPUShare{shareOf(b, event.GPUTimeSliced, "main", 0.5), mig(c1, event.GPUMIG, "main")}, Findings: []*event.GPUFinding{
+			{Kind: event.GPUIdle, Since: 1e9, GPUs: []*event.GPU{c1}, Cause: event.CauseDNS},
+		}},
 		{Who: batch, Shares: []event.GPUShare{shareOf(b, event.GPUTimeSliced, "main", 0.25)}, Findings: []*event.GPUFinding{
 			{Kind: event.GPUIdle, Since: 1e9, GPUs: []*event.GPU{b}, Cause: event.CauseNothing},
 		}},
@@ -107,6 +109,7 @@ func viewOf() *event.GPUView {
 		accountFor(b, daemon, event.GPUTimeSliced, ""), accountFor(b, nobody, event.GPUTimeSliced, ""),
 	}
 	v.Accounts[0].Xids[79], v.Accounts[0].Xids[31] = 1, 2
+	v.Accounts = append(v.Accounts, event.GPUAccount{GPU: c1, Who: serving, Mode: event.GPUMIG, Container: "main", Energy: 50, EnergyKnown: true, Xids: map[uint32]uint64{94: 1}})
 	v.RDMA = rdmaOf()
 	return v
 }
