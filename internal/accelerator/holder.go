@@ -5,6 +5,7 @@ package accelerator
 import (
 	"cmp"
 	"hash/maphash"
+	"strings"
 
 	"github.com/orb8/orb8/internal/event"
 )
@@ -90,6 +91,7 @@ func (t *Tracker) whose(who *event.Identity) *holder {
 			return nil
 		}
 		h = &holder{key: k, since: t.at, network: newNetwork(&t.config), finder: newFinder(&t.config)}
+		h.finder.kernel = t.kernel.network
 		t.holders[k] = h
 		if k.uid != "" {
 			t.byUID[k.uid] = h
@@ -127,6 +129,8 @@ func (t *Tracker) find(who *event.Identity) *holder {
 			c.holder = t.byUID[who.PodUID]
 		case who.Class == event.ClassPod:
 			c.holder = t.holders[keyOf(who)]
+		case strings.HasPrefix(string(who.Class), string(event.ClassKernel)):
+			c.holder = t.kernel
 		}
 	}
 	return c.holder

@@ -39,6 +39,7 @@ func (t *Tracker) Round(r *Round) (*event.GPUView, []event.GPUEvent) {
 // rows are the view's holders, the unattributed one last.
 func (t *Tracker) rows(view *event.GPUView, events []event.GPUEvent) []event.GPUEvent {
 	order := t.present()
+	t.kernel.network.second(t.at)
 	view.Holders = make([]event.GPUHolder, 0, len(order))
 	for _, h := range order {
 		view.Holders = append(view.Holders, t.row(h))

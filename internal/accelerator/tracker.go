@@ -73,6 +73,8 @@ type Tracker struct {
 	byUID map[string]*holder
 	// Whose devices are nobody's that is known.
 	unknown *holder
+	// Has nothing: the kernel, whose connections to storage are somebody's.
+	kernel *holder
 	// Of the round that is made, and of the one before.
 	at, before int64
 	// Holders have come or gone since connections were last looked up.
@@ -91,14 +93,16 @@ type Tracker struct {
 
 // New makes a tracker that knows of nobody yet.
 func New(c Config) *Tracker {
+	c = c.filled()
 	return &Tracker{
-		config:  c.filled(),
+		config:  c,
 		holders: map[holderKey]*holder{},
 		byUID:   map[string]*holder{},
 		unknown: &holder{
 			key: holderKey{class: event.ClassUnknown},
 			who: &event.Identity{Class: event.ClassUnknown},
 		},
+		kernel:  &holder{network: newNetwork(&c)},
 		cache:   make([]cached, cachedIdentities),
 		seed:    maphash.MakeSeed(),
 		byUUID:  map[string]*device{},

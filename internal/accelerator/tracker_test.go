@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime"
 	"testing"
+	"time"
 
 	"github.com/orb8/orb8/internal/event"
 )
@@ -86,6 +87,31 @@ func TestWhatGoesOnEndsWithItsHolder(t *testing.T) {
 	if began == nil || ended == nil || ended.Since != began.Since {
 		t.Errorf("%+v, %+v", began, ended)
 	}
+}
+
+func TestTheKernelReadsForSomebody(t *testing.T) {
+	n := newNode()
+	n.gpu(0)
+	n.held(pod("a"), n.GPUs[0].UUID)
+	tracker := New(Config{Idle: 10 * time.Second})
+	kernel := &event.Identity{Class: event.KernelService("nfs")}
+	server := &event.Identity{Class: event.ClassExternal}
+	f := event.Flow{Local: kernel, Remote: server, State: event.StateEstablished}
+	f.Conn.Protocol, f.Conn.RemotePort = event.TCP, 2049
+	for range 20 {
+		tracker.Flow(&f, &event.Traffic{RxBytes: 100 << 20, RxPackets: 1000}, false, false)
+		_, events := tracker.Round(&n.Round)
+		for _, e := range events {
+			if e.Finding != nil && e.Finding.Cause != event.CauseStorage {
+				t.Errorf("%+v", e.Finding)
+			}
+			if e.Finding != nil {
+				return
+			}
+		}
+		n.next()
+	}
+	t.Error("nothing was found")
 }
 
 // crowded is 8 GPUs of which all are divided, and 200 processes.
