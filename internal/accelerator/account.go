@@ -83,8 +83,8 @@ func (t *Tracker) account(d *device, h *holder, container string) *account {
 	return a
 }
 
-// of is who has to answer for what the driver does not split: who has the device
-// alone, else nobody that is known.
+// ofOwner is the account of what the driver does not split: of who has the device
+// alone, else of nobody that is known.
 func (t *Tracker) ofOwner(d *device) *account {
 	if d.owner == nil {
 		return t.account(d, t.unknown, "")
@@ -118,12 +118,32 @@ func (t *Tracker) count(r *Round) {
 	for i := range r.Xids {
 		t.countXid(&r.Xids[i])
 	}
-	t.accounts.drop(t.at - int64(t.config.Grace))
+	t.drop(t.at - int64(t.config.Grace))
+}
+
+// drop forgets accounts and counters of what has not been there since a time.
+func (t *Tracker) drop(before int64) {
+	t.accounts.list = slices.DeleteFunc(t.accounts.list, func(a *account) bool {
+		if d := t.byUUID[a.key.uuid]; d != nil && d.has(&a.key.holder) {
+			a.GPU, a.seen = d.gpu, t.at
+		}
+		if a.seen >= before {
+			return false
+		}
+		delete(t.accounts.by, a.key)
+		return true
+	})
 	for uuid, c := range t.counters {
-		if c.seen < t.at-int64(t.config.Grace) {
+		if c.seen < before {
 			delete(t.counters, uuid)
 		}
 	}
+}
+
+// has tells whether somebody has the device; what is unattributed may always come.
+func (d *device) has(k *holderKey) bool {
+	return k.class == event.ClassUnknown ||
+		slices.ContainsFunc(d.users, func(u user) bool { return u.holder.key == *k })
 }
 
 func (t *Tracker) countGPU(d *device) {
@@ -226,17 +246,6 @@ func (t *Tracker) countXid(x *event.GPUXid) {
 		a.Xids = map[uint32]uint64{}
 	}
 	a.Xids[x.Code]++
-}
-
-// drop forgets what was last counted before a time.
-func (a *accounts) drop(before int64) {
-	a.list = slices.DeleteFunc(a.list, func(one *account) bool {
-		if one.seen >= before {
-			return false
-		}
-		delete(a.by, one.key)
-		return true
-	})
 }
 
 // view is a copy of the accounts.

@@ -223,4 +223,16 @@ func TestThrottlingBeginsAndEnds(t *testing.T) {
 	if !slices.Equal(said, want) {
 		t.Errorf("%q", said)
 	}
+
+	// A GPU that is not there does not throttle.
+	n.next()
+	s.Throttle = event.ThrottlePowerCap
+	tracker.Round(&n.Round)
+	n.next()
+	n.GPUs, n.Samples = nil, nil
+	view, events := tracker.Round(&n.Round)
+	i := slices.IndexFunc(events, func(e event.GPUEvent) bool { return e.Throttle != 0 })
+	if i < 0 || !events[i].Ended || events[i].Lasted != tick || events[i].GPU == nil || len(events[i].Holders) != 1 || len(view.Holders) != 0 {
+		t.Errorf("%+v", events)
+	}
 }

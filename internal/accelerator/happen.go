@@ -61,22 +61,27 @@ func (t *Tracker) concerned(of *device) (list []*event.Identity) {
 // throttles tells which reasons have begun to throttle a GPU, and which have
 // ended. A clock that was set, or that has nothing to do, is none.
 func (t *Tracker) throttles() (list []event.GPUEvent) {
-	for _, c := range t.counters {
-		d := t.byUUID[c.gpu.UUID]
-		e := event.GPUEvent{GPU: c.gpu, Holders: []*event.Identity{t.unknown.who}}
-		var now event.GPUThrottle
-		if d != nil {
-			if d.sample.State != event.GPUOK || !d.sample.ThrottleKnown {
-				continue
-			}
-			now = d.sample.Throttle &^ (event.ThrottleIdle | event.ThrottleApplicationClocks)
-			e.Holders = nil
+	for i := range t.devices {
+		d := &t.devices[i]
+		c := t.counters[d.gpu.UUID]
+		if c == nil || d.sample.State != event.GPUOK || !d.sample.ThrottleKnown {
+			continue
 		}
-		list = c.throttle(list, e, now, t.at)
-		for i := range list {
-			if list[i].Holders == nil {
-				list[i].Holders = t.concerned(d)
-			}
+		now := d.sample.Throttle &^ (event.ThrottleIdle | event.ThrottleApplicationClocks)
+		first := len(list)
+		list = c.throttle(list, now, t.at)
+		for j := first; j < len(list); j++ {
+			list[j].Holders = t.concerned(d)
+		}
+	}
+	for uuid, c := range t.counters {
+		if t.byUUID[uuid] != nil {
+			continue
+		}
+		first := len(list)
+		list = c.throttle(list, 0, t.at)
+		for j := first; j < len(list); j++ {
+			list[j].Holders = []*event.Identity{t.unknown.who}
 		}
 	}
 	return list
@@ -84,8 +89,8 @@ func (t *Tracker) throttles() (list []event.GPUEvent) {
 
 // throttle tells what is other than it was: what began is one event, and what
 // ended one for each time at which it began.
-func (c *counter) throttle(list []event.GPUEvent, e event.GPUEvent, now event.GPUThrottle, at int64) []event.GPUEvent {
-	began, first := e, len(list)
+func (c *counter) throttle(list []event.GPUEvent, now event.GPUThrottle, at int64) []event.GPUEvent {
+	began, first := event.GPUEvent{GPU: c.gpu}, len(list)
 	for bit := range c.throttled {
 		since, is := &c.throttled[bit], now&(1<<bit) != 0
 		switch {
@@ -97,10 +102,8 @@ func (c *counter) throttle(list []event.GPUEvent, e event.GPUEvent, now event.GP
 			*since = 0
 			i := slices.IndexFunc(list[first:], func(o event.GPUEvent) bool { return o.Lasted == lasted })
 			if i < 0 {
-				ended := e
-				ended.Ended, ended.Lasted = true, lasted
 				i = len(list) - first
-				list = append(list, ended)
+				list = append(list, event.GPUEvent{GPU: c.gpu, Ended: true, Lasted: lasted})
 			}
 			list[first+i].Throttle |= 1 << bit
 		}

@@ -28,25 +28,40 @@ func TestWhoUsesRDMA(t *testing.T) {
 		holders int
 	}{
 		{"none", func(*node) {}, event.RDMAUse{}, 0},
-		{"in the pod's namespace", func(n *node) { n.hca("mlx5_1", 77, 10) },
-			event.RDMAUse{Devices: []string{"mlx5_1"}, Moved: event.Traffic{TxBytes: 10, TxPackets: 1}, Known: true}, 1},
+		{
+			"in the pod's namespace", func(n *node) { n.hca("mlx5_1", 77, 10) },
+			event.RDMAUse{Devices: []string{"mlx5_1"}, Moved: event.Traffic{TxBytes: 10, TxPackets: 1}, Known: true},
+			1,
+		},
 		{"in another's", func(n *node) { n.hca("mlx5_1", 78, 10) }, event.RDMAUse{}, 0},
-		{"by queue pairs", func(n *node) { n.hca("mlx5_1", 0, 10).PIDs = []uint32{100, 100} },
-			event.RDMAUse{Devices: []string{"mlx5_1"}, Moved: event.Traffic{TxBytes: 10, TxPackets: 1}, Known: true, Shared: true}, 1},
+		{
+			"by queue pairs", func(n *node) { n.hca("mlx5_1", 0, 10).PIDs = []uint32{100, 100} },
+			event.RDMAUse{Devices: []string{"mlx5_1"}, Moved: event.Traffic{TxBytes: 10, TxPackets: 1}, Known: true, Shared: true},
+			1,
+		},
 		{"given by its address", func(n *node) {
 			n.hca("mlx5_1", 0, 10)
 			n.Held = append(n.Held, Held{Who: pod("a"), Resource: "openshift.io/mlx", ID: "0000:1B:00.1"})
 		}, event.RDMAUse{Devices: []string{"mlx5_1"}, Moved: event.Traffic{TxBytes: 10, TxPackets: 1}, Known: true, Shared: true}, 1},
-		{"of several", func(n *node) { n.hca("mlx5_1", 0, 10).PIDs = []uint32{100, 101} },
-			event.RDMAUse{Devices: []string{"mlx5_1"}, Shared: true}, 2},
-		{"and of somebody", func(n *node) { n.hca("mlx5_1", 0, 10).PIDs = []uint32{100, 999} },
-			event.RDMAUse{Devices: []string{"mlx5_1"}, Shared: true}, 1},
+		{
+			"of several", func(n *node) { n.hca("mlx5_1", 0, 10).PIDs = []uint32{100, 101} },
+			event.RDMAUse{Devices: []string{"mlx5_1"}, Shared: true},
+			2,
+		},
+		{
+			"and of somebody", func(n *node) { n.hca("mlx5_1", 0, 10).PIDs = []uint32{100, 999} },
+			event.RDMAUse{Devices: []string{"mlx5_1"}, Shared: true},
+			1,
+		},
 		{"one its own, one not", func(n *node) {
 			n.hca("mlx5_1", 77, 10)
 			n.hca("mlx5_2", 0, 10).PIDs = []uint32{100, 101}
 		}, event.RDMAUse{Devices: []string{"mlx5_1", "mlx5_2"}, Moved: event.Traffic{TxBytes: 10, TxPackets: 1}, Shared: true}, 2},
-		{"not counted yet", func(n *node) { n.hca("mlx5_1", 77, 10).Ports[0] = event.RDMAPort{Number: 1} },
-			event.RDMAUse{Devices: []string{"mlx5_1"}}, 1},
+		{
+			"not counted yet", func(n *node) { n.hca("mlx5_1", 77, 10).Ports[0] = event.RDMAPort{Number: 1} },
+			event.RDMAUse{Devices: []string{"mlx5_1"}},
+			1,
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			n := newNode()

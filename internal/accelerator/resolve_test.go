@@ -5,7 +5,6 @@ package accelerator
 import (
 	"strings"
 	"testing"
-
 )
 
 func TestNamesOfDevices(t *testing.T) {
