@@ -214,6 +214,25 @@ c/@2 mig active gb=2
 		s.SM, s.Tensor, s.DRAM = event.Reading{}, event.Reading{}, event.Reading{}
 		n.process(s, pod("a"), 0, 5e9).Busy.Known = false
 	}, "a/@1 mig active gb=5\n-/@0   busy=0.5 watts=385 gb=35"},
+	{"two compute instances of one", func(n *node) {
+		n.gpu(0.5)
+		for i, name := range []string{"a", "b"} {
+			n.process(n.instance(0, "1c.2g.20gb", 0.5), pod(name), 0, 2e9).Busy.Known = false
+			n.GPUs[i+1].Instance, n.GPUs[i+1].ComputeInstance = 1, uint32(i)
+		}
+		n.process(&n.Samples[0], pod("c"), 0, 1e9).Instance = 1
+		n.Samples[0].Processes[0].ComputeInstance = 1
+	}, `a/@1 mig active ~ sm=0.5 watts=192.5 gb=2
+b/@2 mig active gb=2
+c/@2 mig active gb=1
+-/@0   busy=0.5 gb=35
+-/@1 mig  gb=3
+-/@2 mig  sm=0.5 watts=192.5 gb=2`},
+	{"an instance of a GPU that is lost", func(n *node) {
+		n.gpu(0.5)
+		n.held(pod("a"), n.instance(0, "1g.10gb", 0.5).UUID)
+		n.Samples[0] = event.GPUSample{UUID: n.GPUs[0].UUID, At: n.At, State: event.GPULost}
+	}, "a/@1 mig lost given sm=0.5 gb=0\n-/@1 mig lost gb=5"},
 	{"an instance's processes are told of the GPU", func(n *node) {
 		s := n.gpu(0)
 		n.process(s, pod("a"), 0, 5e9).Instance = 1
@@ -250,5 +269,53 @@ func TestScenariosAddUp(t *testing.T) {
 				t.Errorf("accounts have %v J, the devices %v", sum, want)
 			}
 		})
+	}
+}
+
+func TestOneRowForAllOfAHolder(t *testing.T) {
+	n := newNode()
+	for i := range 6 {
+		n.gpu(0.5)
+		n.process(&n.Samples[i], pod(fmt.Sprint(i/2)), 0.5, 30e9)
+		n.held(pod(fmt.Sprint(i/2)), n.GPUs[i].UUID)
+	}
+	for range 2 {
+		of := len(n.GPUs)
+		n.gpu(0.5)
+		for j := range 7 {
+			s := n.instance(of, "1g.10gb", 0.1*float64(j))
+			n.held(pod(fmt.Sprint(j)), s.UUID)
+		}
+	}
+	tracker := New(Config{})
+	view, _ := tracker.Round(&n.Round)
+	adds(t, view)
+	if len(view.Holders) != 8 || view.Holders[7].Who.Class != event.ClassUnknown {
+		t.Fatalf("%d holders", len(view.Holders))
+	}
+	for i := range view.Holders[:7] {
+		h := &view.Holders[i]
+		if want := [7]int{4, 4, 4, 2, 2, 2, 2}[i]; h.Who.Pod != fmt.Sprint(i) || len(h.Shares) != want {
+			t.Errorf("%s has %d", h.Who.Pod, len(h.Shares))
+		}
+	}
+
+	// What was published stays as it is.
+	said := fmt.Sprint(says(view), view.Modes, view.Losses)
+	accounts := fmt.Sprint(view.Accounts)
+	for range 3 {
+		n.next()
+		for i := range n.Samples {
+			n.Samples[i].Energy.Value += 100
+		}
+		n.Xids = []event.GPUXid{{UUID: n.GPUs[0].UUID, Code: 13, Instance: event.NoInstance}}
+		n.Held = n.Held[1:]
+		tracker.Round(&n.Round)
+	}
+	if now := fmt.Sprint(says(view), view.Modes, view.Losses); now != said {
+		t.Errorf("was\n%s\nis\n%s", said, now)
+	}
+	if now := fmt.Sprint(view.Accounts); now != accounts {
+		t.Errorf("was\n%s\nis\n%s", accounts, now)
 	}
 }

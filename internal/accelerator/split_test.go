@@ -108,7 +108,8 @@ func adds(t testing.TB, view *event.GPUView) {
 				if instances == nil {
 					instances = map[uint32]float64{}
 				}
-				instances[o.Instance] += view.Samples[j].MemoryUsed.Value
+				// Those of one GPU instance have its memory together.
+				instances[o.Instance] = max(instances[o.Instance], view.Samples[j].MemoryUsed.Value)
 			}
 		}
 		for r := range device {
