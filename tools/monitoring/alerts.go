@@ -5,6 +5,7 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -30,7 +31,7 @@ const (
 	lost = `orb8_events_dropped_total{stage!~"dns_.*|hello_.*|follower"}`
 )
 
-func alerts() []alert { return append(agentAlerts(), trafficAlerts()...) }
+func alerts() []alert { return slices.Concat(agentAlerts(), trafficAlerts(), gpuAlerts()) }
 
 func agentAlerts() []alert {
 	return []alert{
