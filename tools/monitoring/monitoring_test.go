@@ -58,9 +58,25 @@ func known(t *testing.T) map[string]map[string]bool {
 		"orb8_build_info":   {"version": true, "goversion": true},
 		"orb8_active_flows": {"namespace": true, "workload": true, "workload_kind": true, "pod": true},
 	}
+	exposed(t, "internal/export/prom/testdata/metrics.txt", metrics)
+	docs := string(read(t, "docs/metrics.md"))
+	for name := range metrics {
+		base := strings.TrimSuffix(strings.TrimSuffix(strings.TrimSuffix(name, "_bucket"), "_count"), "_sum")
+		// The tables shorten what belongs together.
+		short := strings.Contains(docs, "`"+base+"`") || strings.HasPrefix(base, "orb8_tap_") && strings.Contains(docs, base)
+		if name != "up" && !short {
+			t.Errorf("%s is not in docs/metrics.md", name)
+		}
+	}
+	return metrics
+}
+
+// exposed adds the labels of the metrics of a golden exposition.
+func exposed(t *testing.T, file string, metrics map[string]map[string]bool) {
+	t.Helper()
 	label := regexp.MustCompile(`(\w+)="`)
-	for line := range strings.Lines(string(read(t, "internal/export/prom/testdata/metrics.txt"))) {
-		name, rest, _ := strings.Cut(strings.TrimSpace(line), " ")
+	for line := range strings.Lines(string(read(t, file))) {
+		name, _, _ := strings.Cut(strings.TrimSpace(line), " ")
 		name, _, _ = strings.Cut(name, "{")
 		if name == "" || name == "#" {
 			continue
@@ -73,23 +89,12 @@ func known(t *testing.T) map[string]map[string]bool {
 				metrics[series][m[1]] = true
 			}
 		}
-		_ = rest
 	}
 	for _, labels := range metrics {
 		for _, target := range []string{"job", "instance", "node"} {
 			labels[target] = true
 		}
 	}
-	docs := string(read(t, "docs/metrics.md"))
-	for name := range metrics {
-		base := strings.TrimSuffix(strings.TrimSuffix(strings.TrimSuffix(name, "_bucket"), "_count"), "_sum")
-		// The tables shorten what belongs together.
-		short := strings.Contains(docs, "`"+base+"`") || strings.HasPrefix(base, "orb8_tap_") && strings.Contains(docs, base)
-		if name != "up" && !short {
-			t.Errorf("%s is not in docs/metrics.md", name)
-		}
-	}
-	return metrics
 }
 
 // fill gives Grafana's variables a value.
@@ -271,5 +276,30 @@ func TestLintFinds(t *testing.T) {
 		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
 			t.Errorf("%s: %v, want %q", expr, err, want)
 		}
+	}
+}
+
+// TestDCGMQueries: what NVIDIA's dashboard asks for is there, with the labels.
+func TestDCGMQueries(t *testing.T) {
+	metrics := map[string]map[string]bool{}
+	exposed(t, "internal/export/prom/testdata/dcgm.txt", metrics)
+	n := 0
+	for line := range strings.Lines(string(read(t, "tools/monitoring/testdata/dcgm-queries.txt"))) {
+		expr := strings.TrimSpace(line)
+		if strings.HasPrefix(expr, "#") {
+			continue
+		}
+		n++
+		if inner, ok := strings.CutPrefix(expr, "label_values("); ok {
+			expr, _, _ = strings.Cut(strings.Replace(inner, ")", "", 1), ", ")
+		}
+		// It groups by uuid, too, which dcgm-exporter has not, either.
+		expr = strings.Replace(expr, ", uuid)", ")", 1)
+		if err := lint(strings.NewReplacer("$instance", ".*", "$gpu", ".*", "$Hostname", ".*").Replace(expr), metrics); err != nil {
+			t.Errorf("%s: %v", expr, err)
+		}
+	}
+	if n < 20 {
+		t.Errorf("%d queries", n)
 	}
 }
