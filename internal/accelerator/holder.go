@@ -56,7 +56,9 @@ type holder struct {
 	// Of the rounds: the first, and the last with a share.
 	since, seen int64
 	shares      []event.GPUShare
-	rdma        event.RDMAUse
+	// Its connections have been told since the round before.
+	watched bool
+	rdma    event.RDMAUse
 	// A shared RDMA device has others, too.
 	rdmaUnknown bool
 	state       event.GPUHolderState

@@ -11,6 +11,9 @@ import (
 // Round makes of what is known of a second what each holder has and does, and what
 // has happened: Xids, throttling, findings, and a sample of each holder.
 func (t *Tracker) Round(r *Round) (*event.GPUView, []event.GPUEvent) {
+	if t.view != nil && r.At == t.at {
+		return t.again(r)
+	}
 	t.before = t.at
 	t.begin(r)
 	t.give(r.Held)
@@ -33,7 +36,20 @@ func (t *Tracker) Round(r *Round) (*event.GPUView, []event.GPUEvent) {
 	}
 	view.Accounts = t.accounts.view()
 	view.Losses = t.losses(r.Losses)
+	t.view = view
 	return view, events
+}
+
+// again is of a second that was told of: the devices have said nothing since, but
+// for what has happened. The network's second goes on.
+func (t *Tracker) again(r *Round) (*event.GPUView, []event.GPUEvent) {
+	for i := range r.Xids {
+		t.countXid(&r.Xids[i])
+	}
+	view := *t.view
+	view.Status, view.Losses, view.Accounts = r.Status, t.losses(r.Losses), t.accounts.view()
+	t.view = &view
+	return t.view, t.xids(r)
 }
 
 // rows are the view's holders, the unattributed one last.
@@ -123,12 +139,14 @@ func (d *device) state(h *holder) event.GPUHolderState {
 func (t *Tracker) row(h *holder) event.GPUHolder {
 	row := event.GPUHolder{
 		Who: h.who, At: t.at, Shares: h.shares, State: h.state, RDMA: h.rdma,
-		Start: max(t.before, h.since), End: t.at,
+		Start: min(max(t.before, h.since), t.at), End: t.at,
 	}
 	h.shares, h.rdma, h.rdmaUnknown = nil, event.RDMAUse{}, false
 	if h.network != nil {
 		row.Network, row.Resent = h.network.second(t.at)
-		row.NetworkKnown = h.pod() && h.since < t.at
+		// What it moved before it was known, nobody has told.
+		row.NetworkKnown = h.pod() && h.watched
+		h.watched = true
 	}
 	return row
 }

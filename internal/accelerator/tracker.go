@@ -89,6 +89,8 @@ type Tracker struct {
 	// Of GPUs by UUID.
 	counters map[string]*counter
 	accounts accounts
+	// The last.
+	view *event.GPUView
 }
 
 // New makes a tracker that knows of nobody yet.
