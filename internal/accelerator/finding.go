@@ -76,6 +76,7 @@ func kindOf(i int) event.GPUFindingKind { return event.GPUFindingKind(i + 1) }
 type watched struct {
 	share      event.GPUShare // of all its containers together
 	at         int64
+	unused     bool
 	conditions [2]condition
 }
 
@@ -173,9 +174,11 @@ func (f *finder) watch(h *event.GPUHolder, samples map[string]*event.GPUSample) 
 		if sample == nil || sample.State != event.GPUOK || w.share.GPU.Divided {
 			sample = &event.GPUSample{}
 		}
-		w.conditions[0].at(h.At, f.idle(&w.share, sample), knownIdle(&w.share, sample))
+		w.unused = unused(&w.share, sample)
 		spins, known := f.spins(&w.share, sample)
 		w.conditions[1].at(h.At, spins, known)
+		idle, known := f.idle(&w.share, sample)
+		w.conditions[0].at(h.At, idle && !spins, known)
 	}
 }
 
@@ -192,15 +195,14 @@ func used(s *event.GPUShare) event.Reading {
 	return s.Busy
 }
 
-func knownIdle(s *event.GPUShare, of *event.GPUSample) bool {
-	return of.State == event.GPUOK && (used(s).Known || unused(s, of))
-}
-
-func (f *finder) idle(s *event.GPUShare, of *event.GPUSample) bool {
-	if u := used(s); u.Known {
-		return u.Value < f.limits.Idle
+func (f *finder) idle(s *event.GPUShare, of *event.GPUSample) (idle, known bool) {
+	if of.State != event.GPUOK {
+		return false, false
 	}
-	return unused(s, of)
+	if u := used(s); u.Known {
+		return u.Value < f.limits.Idle, true
+	}
+	return true, unused(s, of)
 }
 
 // spins tells whether the device is busy with nothing, and this holder has its part
@@ -225,15 +227,20 @@ func (f *finder) spins(s *event.GPUShare, of *event.GPUSample) (spins, known boo
 	default:
 		low = part < l.PowerAlone && (!of.MemoryBusy.Known || of.MemoryBusy.Value < l.DRAM)
 	}
+	// A kernel runs all the time, on however few SMs, and a part of that is its.
+	busy, its := of.Busy, s.Busy
+	if !busy.Known || !its.Known {
+		its = s.SM
+	}
 	switch {
-	case of.Busy.Known && of.Busy.Value < l.Busy, of.SM.Known && of.SM.Value < l.Idle:
+	case busy.Known && busy.Value < l.Busy, its.Value < l.Idle:
 		return false, true
 	}
-	return low && !f.idle(s, of), true
+	return low, true
 }
 
-// lasting are the devices on which a condition has lasted; has: the holder works on
-// one of them. Those that began a little later are found with the first.
+// lasting are the devices on which a condition has lasted; has: one of them is not
+// unused. Those that began a little later are found with the first.
 func (f *finder) lasting(i int, at int64) (gpus []*event.GPU, since int64, has bool) {
 	began := int64(0)
 	for j := range f.devices {
@@ -251,7 +258,7 @@ func (f *finder) lasting(i int, at int64) (gpus []*event.GPU, since int64, has b
 			continue
 		}
 		gpus = append(gpus, w.share.GPU)
-		has = has || len(w.share.PIDs) > 0
+		has = has || !w.unused
 	}
 	return gpus, began, has
 }
@@ -276,7 +283,7 @@ func (f *finder) ended(i int, of []*event.GPU) (last int64) {
 // tell than before. While the network looks otherwise for a moment, what was told
 // stays.
 func (f *finder) tell(k *kind, h *event.GPUHolder, n *network, now *event.GPUFinding) *event.GPUFinding {
-	why := f.why(h, n, now.Since)
+	why := f.why(h, n, now.Since, &k.why.key.peer)
 	fresh := k.told == nil
 	switch {
 	case fresh || why.key == k.why.key:

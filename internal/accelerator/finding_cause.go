@@ -3,7 +3,10 @@
 package accelerator
 
 import (
+	"bytes"
+	"cmp"
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 	"unicode"
@@ -50,11 +53,11 @@ func (c *cause) fill(f *event.GPUFinding) {
 }
 
 // why looks at what the network did while the GPU had nothing to do since then.
-func (f *finder) why(h *event.GPUHolder, n *network, since int64) cause {
+func (f *finder) why(h *event.GPUHolder, n *network, since int64, told *peerKey) cause {
 	if n == nil || !h.NetworkKnown {
 		return cause{clause: "what its network does is not known"}
 	}
-	v := n.see(2 * f.n)
+	v := n.see(2*f.n, told)
 	rdma := v.rdma.Bytes()
 	lost, waited := v.troubled, n.awaited(since)
 	if lost != nil && lost.loud == 0 && (v.most != nil && v.rate(v.bytes) >= some || waited != nil) {
@@ -100,32 +103,35 @@ type sight struct {
 	rdma             event.Traffic
 }
 
-// see looks at all peers; who was troubled before longer than so is not any more.
-func (n *network) see(trouble int64) *sight {
+// see looks at all peers; who was troubled before longer than so is not any more. Of
+// several with whom about as much moves, who was told of is told again.
+func (n *network) see(trouble int64, told *peerKey) *sight {
 	v := &sight{n: n, rdma: n.rdma[0]}
 	v.rdma.Add(n.rdma[1])
+	var most, stores float64
 	for _, p := range n.peers {
 		s := p.sum()
-		bytes := s.tx + s.rx
+		moved := s.tx + s.rx
 		if p.role == roleAside || p.role == roleDNS {
 			continue
 		}
-		v.bytes += bytes
-		if bytes > v.all {
-			v.most, v.all = p, bytes
+		v.bytes += moved
+		weight := float64(moved)
+		if p.key == *told {
+			weight *= 1.5
 		}
-		if p.role == roleStorage {
-			v.stored += bytes
-			if bytes > v.storedMost {
-				v.store, v.storedMost = p, bytes
-			}
-		} else {
-			v.best = max(v.best, bytes)
+		if moved > 0 && (v.most == nil || p.more(v.most, weight, most)) {
+			v.most, v.all, most = p, moved, weight
+		}
+		if p.role != roleStorage {
+			v.best = max(v.best, moved)
+		} else if v.stored += moved; moved > 0 && (v.store == nil || p.more(v.store, weight, stores)) {
+			v.store, v.storedMost, stores = p, moved, weight
 		}
 		if p.isTroubled() && n.at-p.troubled <= trouble && (v.troubled == nil || v.troubled.lessTroubled(p)) {
 			v.troubled = p
 		}
-		if p.unread && p.open > 0 && (v.unread == nil || v.unread.pastOf(n.at) < p.pastOf(n.at)) {
+		if p.unread && p.open > 0 && (v.unread == nil || p.more(v.unread, p.pastOf(n.at), v.unread.pastOf(n.at))) {
 			v.unread = p
 		}
 	}
@@ -138,31 +144,42 @@ func (p *peer) lessTroubled(o *peer) bool {
 	if (p.loud == 0) != (o.loud == 0) {
 		return p.loud == 0
 	}
-	return p.failures+p.unanswered < o.failures+o.unanswered
+	return o.more(p, float64(o.failures+o.unanswered), float64(p.failures+p.unanswered))
 }
 
 // awaited is for whom a holder waits whose network is silent: who has an open
 // connection, sent the most before, and is silent since. Who does not take what is
-// sent comes first. Of several of a kind it is who fell silent first: the others have
-// had their turn.
-func (n *network) awaited(since int64) (longest *peer) {
-	most := 0.0
+// sent comes first. Of those that sent as much it is who fell silent first: the others
+// have had their turn.
+func (n *network) awaited(since int64) (whom *peer) {
+	shut, most := false, 0.0
 	for _, p := range n.peers {
-		if p.mayBeAwaited(since) && !p.shut {
+		if p.mayBeAwaited(since) {
+			shut = shut || p.shut
 			most = max(most, p.pastOf(since))
 		}
 	}
+	may := func(p *peer) bool {
+		return p.mayBeAwaited(since) && (p.shut || !shut && p.pastOf(since) >= most/4)
+	}
+	first := int64(math.MaxInt64)
 	for _, p := range n.peers {
-		switch {
-		case !p.mayBeAwaited(since), !p.shut && p.pastOf(since) < most/4:
-		case longest == nil, p.shut && !longest.shut:
-			longest = p
-		case p.shut != longest.shut:
-		case p.loud <= longest.loud-settled, p.loud < longest.loud+settled && p.pastOf(since) > longest.pastOf(since):
-			longest = p
+		if may(p) {
+			first = min(first, p.loud)
 		}
 	}
-	return longest
+	for _, p := range n.peers {
+		if may(p) && p.loud < first+settled && (whom == nil || p.more(whom, p.pastOf(since), whom.pastOf(since))) {
+			whom = p
+		}
+	}
+	return whom
+}
+
+// more orders peers; those of whom there is as much, by name, so that they stay
+// where they are.
+func (p *peer) more(o *peer, mine, its float64) bool {
+	return mine > its || mine == its && cmp.Or(cmp.Compare(p.key.name, o.key.name), bytes.Compare(p.key.ip[:], o.key.ip[:])) < 0
 }
 
 func (p *peer) mayBeAwaited(since int64) bool {
@@ -268,7 +285,7 @@ func (f *finder) kernels(at int64) (cause, bool) {
 	if k == nil || at-k.at > longest {
 		return cause{}, false
 	}
-	v := k.see(0)
+	v := k.see(0, &peerKey{})
 	if v.store == nil || v.rate(v.stored) < much {
 		return cause{}, false
 	}

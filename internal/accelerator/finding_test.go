@@ -190,6 +190,7 @@ func TestWhatIsNotKnownIsNoFinding(t *testing.T) {
 		{"by power alone, which is not known", func(s *event.GPUSample) { withoutGPM(spin)(s); s.Power = event.Reading{} }, func(*event.GPUShare) {}, 0},
 		{"an instance", func(s *event.GPUSample) { spin(s); s.Busy, s.Power = event.Reading{}, event.Reading{} }, func(s *event.GPUShare) { s.GPU.Parent = "GPU-z" }, event.GPUBusyWaiting},
 		{"an instance without GPM", withoutGPM(spin), func(s *event.GPUShare) { s.GPU.Parent = "GPU-z" }, 0},
+		{"a kernel on two SMs spins", func(s *event.GPUSample) { spin(s); s.SM = reading(0.015) }, func(*event.GPUShare) {}, event.GPUBusyWaiting},
 		{"half busy", func(s *event.GPUSample) { spin(s); s.Busy = reading(0.5) }, func(*event.GPUShare) {}, 0},
 	} {
 		w := newWatcher(1)

@@ -36,6 +36,9 @@ type network struct {
 	resent            uint64
 	total, rdma       [2]event.Traffic
 	dns               dns
+	// Who was told of by such an address and port: to hash a name takes longer than the
+	// rest.
+	lately [128]*peer
 }
 
 // dns is what came of look-ups.
@@ -62,8 +65,10 @@ func (s *sums) add(o *sums) {
 
 // peer is who a holder exchanges data with.
 type peer struct {
-	key  peerKey
+	key peerKey
+	// As it was last told of.
 	who  *event.Identity
+	ip   event.IP
 	role role
 	// Of the second that is not over; of the window.
 	now    sums
@@ -98,13 +103,12 @@ func (n *network) flow(f *event.Flow, moved *event.Traffic, ended, failed bool) 
 	if f.Remote == nil {
 		return
 	}
-	key := peerOf(f)
-	p := n.peers[key]
-	if p == nil {
-		p = n.meet(key, f)
-	}
-	if p.who != f.Remote {
-		p.rename(f)
+	u := useOf(f)
+	recalled := &n.lately[(f.Conn.Remote[15]^uint8(f.Conn.RemotePort))%uint8(len(n.lately))]
+	p := *recalled
+	if p == nil || p.who != f.Remote || p.ip != f.Conn.Remote || p.key.use != u {
+		p = n.find(f, u)
+		*recalled = p
 	}
 	p.used = n.at
 	p.now.tx += moved.TxBytes
@@ -112,6 +116,9 @@ func (n *network) flow(f *event.Flow, moved *event.Traffic, ended, failed bool) 
 	p.now.resent += f.Health.Resent
 	if failed {
 		p.now.failed++
+		if f.Total != *moved && p.open > 0 {
+			p.open-- // it had begun
+		}
 		return
 	}
 	if f.State == event.StateEstablished || f.State == event.StateNone && moved.RxPackets > 0 {
@@ -134,6 +141,18 @@ func (n *network) flow(f *event.Flow, moved *event.Traffic, ended, failed bool) 
 	}
 }
 
+func (n *network) find(f *event.Flow, u use) *peer {
+	key := peerOf(f, u)
+	p := n.peers[key]
+	if p == nil {
+		p = n.meet(key, f)
+	}
+	if p.ip = f.Conn.Remote; p.who != f.Remote {
+		p.rename(f)
+	}
+	return p
+}
+
 // meet makes a peer known.
 func (n *network) meet(key peerKey, f *event.Flow) *peer {
 	var p *peer
@@ -149,10 +168,15 @@ func (n *network) meet(key peerKey, f *event.Flow) *peer {
 	return p
 }
 
-// leastUsed is who is forgotten when there is no room: of those for whom nobody can
-// be waiting, if there are any, who was told of the longest ago.
+// leastUsed is who is forgotten when there is no room: of some that a map happens to
+// begin with, and of those for whom nobody can be waiting, if there are any, who was
+// told of the longest ago.
 func (n *network) leastUsed() (least *peer) {
+	left := 16
 	for _, p := range n.peers {
+		if left--; left < 0 {
+			break
+		}
 		switch {
 		case least == nil, least.awaited() && !p.awaited():
 			least = p

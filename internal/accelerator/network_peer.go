@@ -47,9 +47,9 @@ const (
 	roleStorage
 )
 
-func peerOf(f *event.Flow) peerKey {
+func peerOf(f *event.Flow, u use) peerKey {
 	r := f.Remote
-	k := peerKey{use: useOf(f)}
+	k := peerKey{use: u}
 	switch {
 	case r.PodUID != "":
 		k.name = r.PodUID
@@ -105,8 +105,6 @@ func roleOf(u use, f *event.Flow) role {
 		return roleAside
 	case u == useDNS:
 		return roleDNS
-	case f.OpenedBy == event.OpenerRemote:
-		return rolePeer
 	case isStore(r), u != useAny && u != useCeph, u == useCeph && r.Class != event.ClassPod && r.Class != event.ClassService:
 		return roleStorage
 	}

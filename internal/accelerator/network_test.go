@@ -363,7 +363,7 @@ func TestPeersAreBounded(t *testing.T) {
 	if len(w.n.peers) != mostPeers {
 		t.Errorf("%d peers", len(w.n.peers))
 	}
-	if p := w.n.peers[peerOf(connectionTo(next, "10.0.1.1", 40001))]; p == nil {
+	if p := w.n.peers[peerOf(connectionTo(next, "10.0.1.1", 40001), useAny)]; p == nil {
 		t.Error("who may be waited for is forgotten for others")
 	}
 }
@@ -420,7 +420,7 @@ func crowd(peers int) (*network, []*event.Flow) {
 	n := newNetwork(&c)
 	flows := make([]*event.Flow, peers)
 	for i := range flows {
-		flows[i] = connectionTo(podNamed(fmt.Sprintf("worker-%d-8c6b5d9f7-x2x%d", i, i)), "10.1.0.1", uint16(40000+i))
+		flows[i] = connectionTo(podNamed(fmt.Sprintf("worker-%d-8c6b5d9f7-x2x%d", i, i)), fmt.Sprintf("10.1.0.%d", i), 40000)
 		n.flow(flows[i], &event.Traffic{TxBytes: 1000, RxBytes: 1000}, false, false)
 	}
 	n.second(second)
@@ -437,6 +437,21 @@ func TestNetworkFlowAllocatesNothing(t *testing.T) {
 		}
 		at += second
 		n.second(at)
+	}); got != 0 {
+		t.Errorf("%v allocations", got)
+	}
+}
+
+// TestStrangersAllocateNothing: whoever comes has the place of who went.
+func TestStrangersAllocateNothing(t *testing.T) {
+	n, _ := crowd(mostPeers)
+	moved := event.Traffic{TxBytes: 1000, RxBytes: 1000}
+	f := connectionTo(nobody, "192.0.2.1", 443)
+	ip := uint16(0)
+	if got := testing.AllocsPerRun(10_000, func() {
+		ip++
+		f.Conn.Remote[14], f.Conn.Remote[15] = byte(ip>>8), byte(ip)
+		n.flow(f, &moved, false, false)
 	}); got != 0 {
 		t.Errorf("%v allocations", got)
 	}
@@ -473,14 +488,33 @@ func TestMemoryOf200Holders(t *testing.T) {
 	}
 }
 
+// BenchmarkNetworkFlow is of who has so many peers, in turn.
 func BenchmarkNetworkFlow(b *testing.B) {
-	n, flows := crowd(16)
+	for _, peers := range []int{8, mostPeers} {
+		b.Run(fmt.Sprintf("of %d", peers), func(b *testing.B) {
+			n, flows := crowd(peers)
+			moved := event.Traffic{TxBytes: 1000, RxBytes: 1000}
+			b.ReportAllocs()
+			i := 0
+			for b.Loop() {
+				n.flow(flows[i], &moved, false, false)
+				if i++; i == len(flows) {
+					i = 0
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkStranger is a connection of somebody for whom there is no room.
+func BenchmarkStranger(b *testing.B) {
+	n, _ := crowd(mostPeers)
 	moved := event.Traffic{TxBytes: 1000, RxBytes: 1000}
+	f := connectionTo(nobody, "192.0.2.1", 443)
 	b.ReportAllocs()
-	i := 0
-	for b.Loop() {
-		n.flow(flows[i&15], &moved, false, false)
-		i++
+	for i := 0; b.Loop(); i++ {
+		f.Conn.Remote[13], f.Conn.Remote[14], f.Conn.Remote[15] = byte(i>>16), byte(i>>8), byte(i)
+		n.flow(f, &moved, false, false)
 	}
 }
 
