@@ -93,6 +93,7 @@ Exit status: 0 done (also when nothing was found), 1 failed, 2 wrong usage.`,
 		Example: `  orb8 status
   orb8 flows --sort rtt --limit 10
   orb8 flows -n shop --to-service cart
+  orb8 gpu --watch
   orb8 trace network --port 443 --duration 30s`,
 		Version:            a.cfg.Version,
 		SilenceUsage:       true,

@@ -131,8 +131,10 @@ func rdmaDevices() []*orb8v1.RdmaDevice {
 				Port: 1, LinkLayer: "InfiniBand", State: "ACTIVE", PhysicalState: "LinkUp", Rate: 400 * gigabyte,
 				Moved: &orb8v1.Traffic{TxBytes: 40 * gigabyte, TxPackets: 10_000_000, RxBytes: 39 * gigabyte, RxPackets: 9_900_000}, Total: &orb8v1.Traffic{TxBytes: 9e15, RxBytes: 8e15},
 				Counters: []*orb8v1.RdmaCounter{
-					{Name: "port_xmit_wait", Count: 9000, LastMinute: 1200, Kind: "congestion"}, {Name: "np_cnp_sent", Count: 5, LastMinute: 3, Kind: "congestion"},
-					{Name: "symbol_error", Count: 7, Kind: "error"}, {Name: "rx_write_requests", Count: 99, LastMinute: 9},
+					{Name: "port_xmit_wait", Count: 9000, LastMinute: 1200, Kind: "congestion"},
+					{Name: "np_cnp_sent", Count: 5, LastMinute: 3, Kind: "congestion"},
+					{Name: "symbol_error", Count: 7, Kind: "error"},
+					{Name: "rx_write_requests", Count: 99, LastMinute: 9},
 				},
 			}},
 		},

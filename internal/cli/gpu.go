@@ -32,7 +32,7 @@ type gpuFlags struct {
 
 // gpuFilters is the flag about devices.
 func gpuFilters(to *[]string) []filterFlag {
-	return []filterFlag{{name: "gpu", help: "these devices, `GPU`: UUID, index on the node or PCI address, of a GPU (then also its instances) or a MIG instance", list: texts(to, anyName)}}
+	return []filterFlag{{name: "gpu", help: "these devices, `GPU`: UUID, index on its node or PCI address", list: texts(to, anyName)}}
 }
 
 func (a *app) gpu() *cobra.Command {
@@ -41,22 +41,25 @@ func (a *app) gpu() *cobra.Command {
 		Use:   "gpu",
 		Short: "Who holds which GPU, what it does, and what the network does meanwhile",
 		Long: `gpu shows a row for each pod (or container, unit or process of the node) that holds
-GPUs, whether it was given them by the kubelet or only uses them. GPUS are indexes on
-the node, of MIG instances with their size, as 1/1g.10gb. SM, TENSOR and DRAM are means
-over its GPUs: the SMs that had work (of GPUs that do not tell it, the time in which a
-kernel ran), the tensor cores at work and the bandwidth of the memory that is used. MEM
-and POWER are sums, OF is the memory of its GPUs. TX/S and RX/S are what the pod moved by
-IP in the same second, RDMA_TX/S and RDMA_RX/S what it moved by RDMA: "shared" where the
-device has other users and does not tell them apart. "-" is not known, and never 0.
-Before a number, ~ means estimated: of a GPU that several share it is a part, by what
-the driver says of each process; ≥ means that a part of the sum is not known. The row
-(unattributed) is what nobody that is known has. Why a GPU does no work is said below
-the table, and with -o wide in the row.
+GPUs, whether the kubelet gave them to it or it only uses them. GPUS are indexes on the
+node, of MIG instances with their size, as 1/1g.10gb; MODE is how it has them: exclusive,
+time-sliced, mps or mig. SM, TENSOR and DRAM are means over its GPUs: SMs that had work
+(of GPUs that do not tell it, the time in which a kernel ran), tensor cores at work, and
+the bandwidth of the memory that is used. MEM and POWER are sums; OF is the memory of its
+GPUs. TX/S and RX/S are what the pod moved by IP in the same second, RDMA_TX/S and
+RDMA_RX/S what it moved by RDMA: shared, where the device has other users and does not
+tell them apart. STATE is active, idle (a GPU of it does nothing), allocated (it has no
+process on one), busy-waiting, hung or lost: why it does no work is said below the table,
+and with -o wide in the row. The row (unattributed) is what nobody that is known has.
+
+"-" is not known, and never 0. Before a number, ~ is estimated: of a GPU that several
+share it is a part, by what the driver says of each process; ≥ is at least: a part of the
+sum is not known.
 
 With --by device a row is a GPU or a MIG instance, with --by rdma a port of an InfiniBand
 or RoCE device: CONGESTION and ERRORS are what it counted in the last minute, GPUS the
-GPUs that are nearest by PCI, NEAR how near (switch, root, node, far).
-All of it as it happens: orb8 trace gpu. Where the driver is: orb8 status`,
+GPUs that are nearest by PCI, NEAR how near (switch, root, node, far). --gpu of a GPU
+means its instances, too. Second by second: orb8 trace gpu. The driver: orb8 status`,
 		Example: `  orb8 gpu -n training
   orb8 gpu --workload Job/llama --watch
   orb8 gpu --by device --node gpu-1 -o wide
@@ -77,6 +80,7 @@ All of it as it happens: orb8 trace gpu. Where the driver is: orb8 status`,
 	f.again.add(cmd)
 	f.add(cmd, 100, "")
 	addFilters(cmd, gpuFilters(&f.gpus), nil)
+	a.completeGPUs(cmd)
 	cmd.AddCommand(a.gpuDriver(true), a.gpuDriver(false))
 	return cmd
 }
@@ -94,16 +98,6 @@ func (f *gpuFlags) kind() orb8v1.GpuRecordKind {
 		return orb8v1.GpuRecordKind_GPU_RECORD_KIND_RDMA
 	}
 	return orb8v1.GpuRecordKind_GPU_RECORD_KIND_HOLDER
-}
-
-func (f *gpuFlags) shows(r *orb8v1.GpuRecord) bool {
-	switch f.view() {
-	case render.GPUDevices:
-		return r.GetDevice() != nil
-	case render.GPUPorts:
-		return r.GetRdma() != nil
-	}
-	return r.GetHolder() != nil
 }
 
 // request asks for devices, too, until they are known: their memory is told of
@@ -133,7 +127,7 @@ func (a *app) askGPUs(ctx context.Context, c client.Observer, f *gpuFlags) (*pag
 		switch {
 		case err != nil:
 			return nil, err
-		case r != nil && f.shows(r):
+		case r != nil && f.view().Has(r):
 			got.records = append(got.records, r)
 		case r != nil:
 			got.others++

@@ -42,7 +42,8 @@ agent starts anew, it tells of no GPU there. It does so only for who asks on the
 itself or through the API server. Exit status 1 says that an agent did not, or could
 not: it may still use the driver.`
 		cmd.Example = `  orb8 gpu release
-  orb8 gpu release --node gpu-1 && nvidia-smi -i 0 -mig 1; orb8 gpu open --node gpu-1`
+  orb8 gpu release --node gpu-1
+  orb8 gpu release && sudo nvidia-smi -i 0 -mig 1 && orb8 gpu open`
 	}
 	addFilters(cmd, nodeFilters(&f.nodes), nil)
 	cmd.Flags().BoolVar(&f.all, "all", false, "on every node that is asked")

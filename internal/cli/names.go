@@ -6,12 +6,14 @@ import (
 	"context"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	orb8v1 "github.com/orb8/orb8/api/orb8/v1"
+	"github.com/orb8/orb8/internal/client"
 )
 
 const (
@@ -54,10 +56,33 @@ func (a *app) completeNames(cmd *cobra.Command) {
 	}
 }
 
-// known gives the names of pods that agents know and that go on from what is
-// typed, the last of a list. Nobody is told what went wrong: a shell is in the
-// middle of a line.
-func (a *app) known(ctx context.Context, of func(*orb8v1.PodRecord) []string, typed string) (found []string) {
+// known gives the names of pods that agents know and that go on from what is typed.
+func (a *app) known(ctx context.Context, of func(*orb8v1.PodRecord) []string, typed string) []string {
+	return a.fromAgents(ctx, typed, func(ctx context.Context, c client.Observer, offer func(...string)) {
+		for m := range c.Pods(ctx, &orb8v1.PodsRequest{Limit: completionPods}) {
+			offer(of(m.GetPod())...)
+		}
+	})
+}
+
+// completeGPUs completes devices: indexes, then UUIDs.
+func (a *app) completeGPUs(cmd *cobra.Command) {
+	// Fails only for a flag that does not exist.
+	_ = cmd.RegisterFlagCompletionFunc("gpu", func(cmd *cobra.Command, _ []string, typed string) ([]string, cobra.ShellCompDirective) {
+		return a.fromAgents(cmd.Context(), typed, func(ctx context.Context, c client.Observer, offer func(...string)) {
+			q := &orb8v1.GpusRequest{Limit: completionPods, Kinds: []orb8v1.GpuRecordKind{orb8v1.GpuRecordKind_GPU_RECORD_KIND_DEVICE}}
+			for m := range c.Gpus(ctx, q) {
+				if d := m.GetRecord().GetDevice(); d != nil {
+					offer(strconv.FormatUint(uint64(d.GetIndex()), 10), d.GetUuid())
+				}
+			}
+		}), cobra.ShellCompDirectiveNoFileComp
+	})
+}
+
+// fromAgents gives the names that agents offer and that go on from what is typed, the
+// last of a list. Nobody is told what went wrong: a shell is in the middle of a line.
+func (a *app) fromAgents(ctx context.Context, typed string, ask func(ctx context.Context, c client.Observer, offer func(...string))) (found []string) {
 	quiet := *a
 	quiet.cfg.Stderr = io.Discard
 	quiet.cfg.MayStart = false
@@ -75,14 +100,14 @@ func (a *app) known(ctx context.Context, of func(*orb8v1.PodRecord) []string, ty
 	if i := strings.LastIndex(typed, ","); i >= 0 {
 		before, last = typed[:i+1], typed[i+1:]
 	}
-	for m := range c.Pods(ctx, &orb8v1.PodsRequest{Limit: completionPods}) {
-		for _, name := range of(m.GetPod()) {
+	ask(ctx, c, func(names ...string) {
+		for _, name := range names {
 			// What a shell would not take as a word is not offered.
 			if name != "" && strings.HasPrefix(name, last) && !strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r >= 0x7f }) {
 				found = append(found, before+name)
 			}
 		}
-	}
+	})
 	slices.Sort(found)
 	return slices.Compact(found)
 }

@@ -45,6 +45,7 @@ others. It goes on until interrupted (Ctrl-C), or for --duration.`,
 	f.output.add(cmd)
 	addFilters(cmd, f.gpus.kindFilters(), nil)
 	addFilters(cmd, gpuFilters(&f.gpus.gpus), nil)
+	a.completeGPUs(cmd)
 	addFilters(cmd, podFilters(&f.gpus.include), podFilters(&f.gpus.exclude))
 	return cmd
 }

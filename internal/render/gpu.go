@@ -50,6 +50,17 @@ type gpuColumn struct {
 	cell func(gpuRow) cell
 }
 
+// Has tells whether a record is of a view.
+func (v GPUView) Has(r *orb8v1.GpuRecord) bool {
+	switch v {
+	case GPUDevices:
+		return r.GetDevice() != nil
+	case GPUPorts:
+		return r.GetRdma() != nil
+	}
+	return r.GetHolder() != nil
+}
+
 func (v GPUView) columns() []gpuColumn {
 	switch v {
 	case GPUDevices:
@@ -81,9 +92,12 @@ func newGPUTable(style Style, all []gpuColumn) *GPUTable {
 	return t
 }
 
-// Add takes a record of the table's kind; of an RDMA device it makes a row for each
-// port.
+// Add takes a record, and leaves out one that is not of the table's kind. Of an RDMA
+// device it makes a row for each port.
 func (t *GPUTable) Add(r *orb8v1.GpuRecord) {
+	if !t.view.Has(r) {
+		return
+	}
 	row := gpuRow{style: t.style, known: t.known, node: r.GetNode(), holder: r.GetHolder(), device: r.GetDevice(), rdma: r.GetRdma()}
 	if t.view != GPUPorts || len(row.rdma.GetPorts()) == 0 {
 		t.add(row)

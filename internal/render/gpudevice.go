@@ -19,35 +19,42 @@ func gpuLabel(d *orb8v1.GpuDevice) string {
 	return index
 }
 
+// ofSample draws from what a device says of itself, where it does.
+func ofSample(show func(Style, *orb8v1.GpuSample) cell) func(gpuRow) cell {
+	return func(r gpuRow) cell {
+		if r.device.GetSample() == nil {
+			return cell{}
+		}
+		return show(r.style, r.device.GetSample())
+	}
+}
+
+func sampleRatio(of func(*orb8v1.GpuSample) *float64) func(gpuRow) cell {
+	return ofSample(func(s Style, m *orb8v1.GpuSample) cell { return s.ratio(measured(of(m))) })
+}
+
+func sampleQuantity(unit string, of func(*orb8v1.GpuSample) *float64) func(gpuRow) cell {
+	return ofSample(func(s Style, m *orb8v1.GpuSample) cell { return s.quantity(measured(of(m)), unit) })
+}
+
+func sampleBytes(of func(*orb8v1.GpuSample) *uint64) func(gpuRow) cell {
+	return ofSample(func(s Style, m *orb8v1.GpuSample) cell { return s.amount(counted(of(m))) })
+}
+
+func samplePerSecond(of func(*orb8v1.GpuSample) *float64) func(gpuRow) cell {
+	return ofSample(func(s Style, m *orb8v1.GpuSample) cell { return s.amount(measured(of(m))) })
+}
+
+func sampleErrors(of func(*orb8v1.GpuSample) *uint64) func(gpuRow) cell {
+	return ofSample(func(s Style, m *orb8v1.GpuSample) cell { return s.errors(of(m)) })
+}
+
 // gpuDeviceColumns are all there are of devices, in their order.
 func gpuDeviceColumns() []gpuColumn {
 	text := func(of func(*orb8v1.GpuDevice) string) func(gpuRow) cell {
 		return func(r gpuRow) cell { return cell{text: of(r.device)} }
 	}
-	sample := func(show func(Style, *orb8v1.GpuSample) cell) func(gpuRow) cell {
-		return func(r gpuRow) cell {
-			if r.device.GetSample() == nil {
-				return cell{}
-			}
-			return show(r.style, r.device.GetSample())
-		}
-	}
-	ratio := func(of func(*orb8v1.GpuSample) *float64) func(gpuRow) cell {
-		return sample(func(s Style, m *orb8v1.GpuSample) cell { return s.ratio(measured(of(m))) })
-	}
-	quantity := func(unit string, of func(*orb8v1.GpuSample) *float64) func(gpuRow) cell {
-		return sample(func(s Style, m *orb8v1.GpuSample) cell { return s.quantity(measured(of(m)), unit) })
-	}
-	bytes := func(of func(*orb8v1.GpuSample) *uint64) func(gpuRow) cell {
-		return sample(func(s Style, m *orb8v1.GpuSample) cell { return s.amount(counted(of(m))) })
-	}
-	perSecond := func(of func(*orb8v1.GpuSample) *float64) func(gpuRow) cell {
-		return sample(func(s Style, m *orb8v1.GpuSample) cell { return s.amount(measured(of(m))) })
-	}
-	errors := func(of func(*orb8v1.GpuSample) *uint64) func(gpuRow) cell {
-		return sample(func(s Style, m *orb8v1.GpuSample) cell { return s.errors(of(m)) })
-	}
-	columns := []gpuColumn{
+	return append([]gpuColumn{
 		{false, column{title: "NODE", drop: 8}, func(r gpuRow) cell { return cell{text: r.node} }},
 		{false, column{title: "GPU"}, text(gpuLabel)},
 		{true, column{title: "UUID"}, text((*orb8v1.GpuDevice).GetUuid)},
@@ -57,42 +64,31 @@ func gpuDeviceColumns() []gpuColumn {
 		{true, gpuNumber("NUMA", "", 0), func(r gpuRow) cell { return optional(r.device.NumaNode) }},
 		{false, column{title: "MODEL", fit: true, drop: 7}, text((*orb8v1.GpuDevice).GetModel)},
 		{false, column{title: "MODE", drop: 10}, text(deviceMode)},
-		{false, gpuNumber("BUSY", "", 0), ratio(func(m *orb8v1.GpuSample) *float64 { return m.Busy })},
-		{true, gpuNumber("MEM_BUSY", "", 0), ratio(func(m *orb8v1.GpuSample) *float64 { return m.MemoryBusy })},
-		{false, gpuNumber("SM", "", 13), ratio(func(m *orb8v1.GpuSample) *float64 { return m.Sm })},
-		{true, gpuNumber("OCCUPANCY", "", 0), ratio(func(m *orb8v1.GpuSample) *float64 { return m.Occupancy })},
-		{true, gpuNumber("TENSOR", "", 0), ratio(func(m *orb8v1.GpuSample) *float64 { return m.Tensor })},
-		{true, gpuNumber("DRAM", "", 0), ratio(func(m *orb8v1.GpuSample) *float64 { return m.Dram })},
-		{true, gpuNumber("ENCODER", "", 0), ratio(func(m *orb8v1.GpuSample) *float64 { return m.Encoder })},
-		{true, gpuNumber("DECODER", "", 0), ratio(func(m *orb8v1.GpuSample) *float64 { return m.Decoder })},
-		{false, gpuNumber("MEM", "MEM_BYTES", 0), bytes(func(m *orb8v1.GpuSample) *uint64 { return m.MemoryUsedBytes })},
-		{false, gpuNumber("OF", "MEM_TOTAL_BYTES", 9), bytes(func(m *orb8v1.GpuSample) *uint64 { return m.MemoryTotalBytes })},
-		{true, gpuNumber("RESERVED", "MEM_RESERVED_BYTES", 0), bytes(func(m *orb8v1.GpuSample) *uint64 { return m.MemoryReservedBytes })},
-		{false, gpuNumber("POWER", "POWER_WATTS", 0), quantity("W", func(m *orb8v1.GpuSample) *float64 { return m.PowerWatts })},
-		{false, gpuNumber("LIMIT", "POWER_LIMIT_WATTS", 6), quantity("W", func(m *orb8v1.GpuSample) *float64 { return m.PowerLimitWatts })},
-		{true, gpuNumber("ENERGY", "ENERGY_JOULES", 0), quantity("J", func(m *orb8v1.GpuSample) *float64 { return m.EnergyJoules })},
-		{false, gpuNumber("TEMP", "TEMP_CELSIUS", 14), quantity("C", func(m *orb8v1.GpuSample) *float64 { return m.TemperatureCelsius })},
-		{true, gpuNumber("MEM_TEMP", "MEM_TEMP_CELSIUS", 0), quantity("C", func(m *orb8v1.GpuSample) *float64 { return m.MemoryTemperatureCelsius })},
-		{false, gpuNumber("CLOCK", "SM_CLOCK_MHZ", 5), quantity("MHz", func(m *orb8v1.GpuSample) *float64 { return m.ClockSmMhz })},
-		{true, gpuNumber("MEM_CLOCK", "MEM_CLOCK_MHZ", 0), quantity("MHz", func(m *orb8v1.GpuSample) *float64 { return m.ClockMemoryMhz })},
-		{true, gpuNumber("GRAPHICS_CLOCK", "GRAPHICS_CLOCK_MHZ", 0), quantity("MHz", func(m *orb8v1.GpuSample) *float64 { return m.ClockGraphicsMhz })},
-		{true, gpuNumber("VIDEO_CLOCK", "VIDEO_CLOCK_MHZ", 0), quantity("MHz", func(m *orb8v1.GpuSample) *float64 { return m.ClockVideoMhz })},
-		{false, column{title: "THROTTLE", fit: true, drop: 12}, sample(throttledBy)},
-		{false, gpuNumber("ECC", "ECC_UNCORRECTED", 11), errors(func(m *orb8v1.GpuSample) *uint64 { return m.EccUncorrected })},
-		{true, gpuNumber("ECC_CORRECTED", "", 0), errors(func(m *orb8v1.GpuSample) *uint64 { return m.EccCorrected })},
-		{true, gpuNumber("ECC_UNCORRECTED_EVER", "", 0), errors(func(m *orb8v1.GpuSample) *uint64 { return m.EccUncorrectedEver })},
-		{true, gpuNumber("ECC_CORRECTED_EVER", "", 0), errors(func(m *orb8v1.GpuSample) *uint64 { return m.EccCorrectedEver })},
-		{false, column{title: "ROWS", right: true, drop: 4}, sample(rows)},
-		{false, gpuNumber("PCIE_TX/S", "PCIE_TX_BYTES/S", 2), perSecond(func(m *orb8v1.GpuSample) *float64 { return m.PcieTxBytesPerSecond })},
-		{false, gpuNumber("PCIE_RX/S", "PCIE_RX_BYTES/S", 3), perSecond(func(m *orb8v1.GpuSample) *float64 { return m.PcieRxBytesPerSecond })},
-		{true, gpuNumber("PCIE_REPLAYS", "", 0), errors(func(m *orb8v1.GpuSample) *uint64 { return m.PcieReplays })},
-		{false, column{title: "NVLINK", right: true, drop: 1}, sample(linksUp)},
-	}
-	return append(columns, gpuDeviceRest(sample)...)
+		{false, gpuNumber("BUSY", "", 0), sampleRatio(func(m *orb8v1.GpuSample) *float64 { return m.Busy })},
+		{true, gpuNumber("MEM_BUSY", "", 0), sampleRatio(func(m *orb8v1.GpuSample) *float64 { return m.MemoryBusy })},
+		{false, gpuNumber("SM", "", 13), sampleRatio(func(m *orb8v1.GpuSample) *float64 { return m.Sm })},
+		{true, gpuNumber("OCCUPANCY", "", 0), sampleRatio(func(m *orb8v1.GpuSample) *float64 { return m.Occupancy })},
+		{true, gpuNumber("TENSOR", "", 0), sampleRatio(func(m *orb8v1.GpuSample) *float64 { return m.Tensor })},
+		{true, gpuNumber("DRAM", "", 0), sampleRatio(func(m *orb8v1.GpuSample) *float64 { return m.Dram })},
+		{true, gpuNumber("ENCODER", "", 0), sampleRatio(func(m *orb8v1.GpuSample) *float64 { return m.Encoder })},
+		{true, gpuNumber("DECODER", "", 0), sampleRatio(func(m *orb8v1.GpuSample) *float64 { return m.Decoder })},
+		{false, gpuNumber("MEM", "MEM_BYTES", 0), sampleBytes(func(m *orb8v1.GpuSample) *uint64 { return m.MemoryUsedBytes })},
+		{false, gpuNumber("OF", "MEM_TOTAL_BYTES", 9), sampleBytes(func(m *orb8v1.GpuSample) *uint64 { return m.MemoryTotalBytes })},
+		{true, gpuNumber("RESERVED", "MEM_RESERVED_BYTES", 0), sampleBytes(func(m *orb8v1.GpuSample) *uint64 { return m.MemoryReservedBytes })},
+		{false, gpuNumber("POWER", "POWER_WATTS", 0), sampleQuantity("W", func(m *orb8v1.GpuSample) *float64 { return m.PowerWatts })},
+		{false, gpuNumber("LIMIT", "POWER_LIMIT_WATTS", 6), sampleQuantity("W", func(m *orb8v1.GpuSample) *float64 { return m.PowerLimitWatts })},
+		{true, gpuNumber("ENERGY", "ENERGY_JOULES", 0), sampleQuantity("J", func(m *orb8v1.GpuSample) *float64 { return m.EnergyJoules })},
+		{false, gpuNumber("TEMP", "TEMP_CELSIUS", 14), sampleQuantity("C", func(m *orb8v1.GpuSample) *float64 { return m.TemperatureCelsius })},
+		{true, gpuNumber("MEM_TEMP", "MEM_TEMP_CELSIUS", 0), sampleQuantity("C", func(m *orb8v1.GpuSample) *float64 { return m.MemoryTemperatureCelsius })},
+		{false, gpuNumber("CLOCK", "SM_CLOCK_MHZ", 5), sampleQuantity("MHz", func(m *orb8v1.GpuSample) *float64 { return m.ClockSmMhz })},
+		{true, gpuNumber("MEM_CLOCK", "MEM_CLOCK_MHZ", 0), sampleQuantity("MHz", func(m *orb8v1.GpuSample) *float64 { return m.ClockMemoryMhz })},
+		{true, gpuNumber("GRAPHICS_CLOCK", "GRAPHICS_CLOCK_MHZ", 0), sampleQuantity("MHz", func(m *orb8v1.GpuSample) *float64 { return m.ClockGraphicsMhz })},
+		{true, gpuNumber("VIDEO_CLOCK", "VIDEO_CLOCK_MHZ", 0), sampleQuantity("MHz", func(m *orb8v1.GpuSample) *float64 { return m.ClockVideoMhz })},
+	}, gpuConditionColumns()...)
 }
 
-// gpuDeviceRest are the columns after NVLINK.
-func gpuDeviceRest(sample func(func(Style, *orb8v1.GpuSample) cell) func(gpuRow) cell) []gpuColumn {
+// gpuConditionColumns are those about how well it is, its links, and who has it.
+func gpuConditionColumns() []gpuColumn {
 	links := func(of func(*orb8v1.NvLink) *uint64) func(*orb8v1.GpuSample) *uint64 {
 		return func(m *orb8v1.GpuSample) *uint64 { return linkSum(m.GetLinks(), of) }
 	}
@@ -102,14 +98,24 @@ func gpuDeviceRest(sample func(func(Style, *orb8v1.GpuSample) cell) func(gpuRow)
 	replayed := links(func(l *orb8v1.NvLink) *uint64 { return l.Replays })
 	recovered := links(func(l *orb8v1.NvLink) *uint64 { return l.Recoveries })
 	return []gpuColumn{
-		{true, gpuNumber("NVLINK_TX", "NVLINK_TX_BYTES", 0), sample(func(s Style, m *orb8v1.GpuSample) cell { return s.amount(counted(sent(m))) })},
-		{true, gpuNumber("NVLINK_RX", "NVLINK_RX_BYTES", 0), sample(func(s Style, m *orb8v1.GpuSample) cell { return s.amount(counted(received(m))) })},
-		{true, gpuNumber("NVLINK_CRC", "", 0), sample(func(s Style, m *orb8v1.GpuSample) cell { return s.errors(damaged(m)) })},
-		{true, gpuNumber("NVLINK_REPLAYS", "", 0), sample(func(s Style, m *orb8v1.GpuSample) cell { return s.errors(replayed(m)) })},
-		{true, gpuNumber("NVLINK_RECOVERIES", "", 0), sample(func(s Style, m *orb8v1.GpuSample) cell { return s.errors(recovered(m)) })},
-		{true, column{title: "COMPUTE"}, sample(func(_ Style, m *orb8v1.GpuSample) cell { return cell{text: m.GetComputeMode()} })},
-		{true, column{title: "FABRIC"}, sample(func(_ Style, m *orb8v1.GpuSample) cell { return cell{text: m.GetFabric()} })},
-		{false, column{title: "STATE"}, sample(func(_ Style, m *orb8v1.GpuSample) cell { return deviceState(m.GetState()) })},
+		{false, column{title: "THROTTLE", fit: true, drop: 12}, ofSample(throttledBy)},
+		{false, gpuNumber("ECC", "ECC_UNCORRECTED", 11), sampleErrors(func(m *orb8v1.GpuSample) *uint64 { return m.EccUncorrected })},
+		{true, gpuNumber("ECC_CORRECTED", "", 0), sampleErrors(func(m *orb8v1.GpuSample) *uint64 { return m.EccCorrected })},
+		{true, gpuNumber("ECC_UNCORRECTED_EVER", "", 0), sampleErrors(func(m *orb8v1.GpuSample) *uint64 { return m.EccUncorrectedEver })},
+		{true, gpuNumber("ECC_CORRECTED_EVER", "", 0), sampleErrors(func(m *orb8v1.GpuSample) *uint64 { return m.EccCorrectedEver })},
+		{false, column{title: "ROWS", right: true, drop: 4}, ofSample(rows)},
+		{false, gpuNumber("PCIE_TX/S", "PCIE_TX_BYTES/S", 2), samplePerSecond(func(m *orb8v1.GpuSample) *float64 { return m.PcieTxBytesPerSecond })},
+		{false, gpuNumber("PCIE_RX/S", "PCIE_RX_BYTES/S", 3), samplePerSecond(func(m *orb8v1.GpuSample) *float64 { return m.PcieRxBytesPerSecond })},
+		{true, gpuNumber("PCIE_REPLAYS", "", 0), sampleErrors(func(m *orb8v1.GpuSample) *uint64 { return m.PcieReplays })},
+		{false, column{title: "NVLINK", right: true, drop: 1}, ofSample(linksUp)},
+		{true, gpuNumber("NVLINK_TX", "NVLINK_TX_BYTES", 0), sampleBytes(sent)},
+		{true, gpuNumber("NVLINK_RX", "NVLINK_RX_BYTES", 0), sampleBytes(received)},
+		{true, gpuNumber("NVLINK_CRC", "", 0), sampleErrors(damaged)},
+		{true, gpuNumber("NVLINK_REPLAYS", "", 0), sampleErrors(replayed)},
+		{true, gpuNumber("NVLINK_RECOVERIES", "", 0), sampleErrors(recovered)},
+		{true, column{title: "COMPUTE"}, ofSample(func(_ Style, m *orb8v1.GpuSample) cell { return cell{text: m.GetComputeMode()} })},
+		{true, column{title: "FABRIC"}, ofSample(func(_ Style, m *orb8v1.GpuSample) cell { return cell{text: m.GetFabric()} })},
+		{false, column{title: "STATE"}, ofSample(func(_ Style, m *orb8v1.GpuSample) cell { return deviceState(m.GetState()) })},
 		{false, column{title: "HOLDERS", fit: true}, func(r gpuRow) cell { return cell{text: holderNames(r.device.GetHolders())} }},
 	}
 }
