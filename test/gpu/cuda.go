@@ -48,7 +48,7 @@ const blockingSync = 4
 
 var cudaFunctions = []string{
 	"cuInit", "cuDeviceGet", "cuDevicePrimaryCtxSetFlags_v2", "cuDevicePrimaryCtxRetain", "cuDevicePrimaryCtxRelease_v2", "cuCtxSetCurrent",
-	"cuModuleLoadData", "cuModuleGetFunction", "cuMemAlloc_v2", "cuMemsetD8_v2", "cuLaunchKernel", "cuCtxSynchronize",
+	"cuModuleLoadData", "cuModuleGetFunction", "cuMemAlloc_v2", "cuLaunchKernel", "cuCtxSynchronize",
 }
 
 // openCUDA makes a context with the kernel in it, and room for what it writes.
@@ -80,6 +80,8 @@ func openCUDA(path string) (*cuda, error) {
 			return c.call("cuModuleGetFunction", uintptr(unsafe.Pointer(&c.kernel)), module, uintptr(unsafe.Pointer(&name[0])))
 		},
 		func() (err error) { c.out, err = c.allocate(8); return err },
+		// What is loaded at the first use is loaded by now.
+		func() error { return c.turn(1) },
 	} {
 		if err := call(); err != nil {
 			return nil, err
@@ -98,12 +100,10 @@ func (c *cuda) call(name string, args ...uintptr) error {
 	return nil
 }
 
-// allocate takes memory of the GPU, and writes to all of it.
+// allocate takes memory of the GPU.
 func (c *cuda) allocate(bytes uint64) (at uint64, err error) {
-	if err := c.call("cuMemAlloc_v2", uintptr(unsafe.Pointer(&at)), uintptr(bytes)); err != nil {
-		return 0, err
-	}
-	return at, c.call("cuMemsetD8_v2", uintptr(at), 0, uintptr(bytes))
+	err = c.call("cuMemAlloc_v2", uintptr(unsafe.Pointer(&at)), uintptr(bytes))
+	return at, err
 }
 
 // turn runs the kernel and waits for its end.

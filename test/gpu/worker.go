@@ -45,7 +45,7 @@ func start(t task, library, device string) (*worker, error) {
 		return nil, err
 	}
 	w := &worker{task: t, cmd: exec.Command(self, workerWord, library, strconv.FormatFloat(t.duty, 'f', -1, 64), strconv.FormatUint(t.bytes, 10))}
-	w.cmd.Env = append(os.Environ(), "CUDA_VISIBLE_DEVICES="+device)
+	w.cmd.Env = append(os.Environ(), "CUDA_VISIBLE_DEVICES="+device, "CUDA_CACHE_DISABLE=1")
 	w.cmd.Stderr = os.Stderr
 	if w.in, err = w.cmd.StdinPipe(); err != nil {
 		return nil, err
