@@ -47,6 +47,27 @@ type device struct {
 	busy, gone bool
 	since      time.Time
 	pairs      pairs
+	last       reading
+}
+
+// reading is what came of reading a device; fresh until it has been told.
+type reading struct {
+	device    event.RDMADevice
+	ok, fresh bool
+	lost      uint64
+}
+
+// tell is the reading for a snapshot. What was moved is told once.
+func (r *reading) tell() event.RDMADevice {
+	told := r.device
+	if !r.fresh {
+		told.Ports = slices.Clone(told.Ports)
+		for i := range told.Ports {
+			told.Ports[i].Moved, told.Ports[i].MovedKnown = event.Traffic{}, false
+		}
+	}
+	r.fresh = false
+	return told
 }
 
 func (d *device) path(name string) string {

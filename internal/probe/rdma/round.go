@@ -33,6 +33,9 @@ type round struct {
 	pairsErr error
 }
 
+// hungAfter is in how many rounds a device has to come back from being read.
+const hungAfter = 2
+
 type deviceKey struct {
 	netns uint32
 	name  string
@@ -225,6 +228,7 @@ func (r *round) read(d *device, now time.Time) {
 	}
 	d.busy = r.crew.begin(true, func() { d.read(now) }, func() {
 		d.busy = false
+		d.last = reading{device: d.sample, ok: d.ok, fresh: true, lost: d.lost}
 		if d.gone {
 			r.limbo--
 			d.close()
@@ -246,16 +250,17 @@ func (r *round) snapshot(now time.Time) *Snapshot {
 	}
 	r.sayPlaces(s, say)
 	for _, d := range r.order {
-		if d.busy {
+		// One that is slow is a second behind.
+		if d.busy && now.Sub(d.since) >= hungAfter*r.Every {
 			say("RDMA device %q: to read it has not come back since %s; it is skipped until it does",
 				d.name, d.since.Format(time.TimeOnly))
 			continue
 		}
-		s.Lost += d.lost
-		if !d.ok {
+		s.Lost += d.last.lost
+		if !d.last.ok {
 			continue
 		}
-		told := d.sample
+		told := d.last.tell()
 		told.PIDs, told.QueuePairsKnown = d.pairs.told()
 		s.Devices = append(s.Devices, told)
 	}
