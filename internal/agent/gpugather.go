@@ -3,6 +3,7 @@
 package agent
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -23,9 +24,11 @@ type near struct {
 	how   event.PCIDistance
 }
 
-// gather takes what there is of this second. It waits for nobody.
-func (g *gpus) gather() {
-	now := &gathered{gpus: g.sampler.Latest(), xids: g.sampler.Take(nil)}
+// gather takes what there is of this second. It waits for a driver, but not long.
+func (g *gpus) gather(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, gatherAhead/2)
+	defer cancel()
+	now := &gathered{gpus: g.sampler.Next(ctx), xids: g.sampler.Take(nil)}
 	devices := g.rdma.Latest()
 	if k := g.asked(len(now.gpus.GPUs) + len(devices.Devices)); k != nil {
 		now.held = k.Latest()
@@ -83,18 +86,21 @@ func (g *gpus) placed(devices []event.RDMADevice, gpus []event.GPU) []event.RDMA
 // is soon another's.
 func (g *gpus) processes(now *gathered) map[uint32]gpuProcess {
 	all := map[uint32]gpuProcess{}
-	if g.groups == nil {
-		return all
-	}
 	see := func(pid uint32) {
 		if _, known := all[pid]; known {
 			return
 		}
-		path, err := g.groups.Of(procDir, pid)
-		if err != nil {
+		name := processName(pid)
+		if name == "" {
 			return // it has ended, or is not to be seen from here
 		}
-		all[pid] = gpuProcess{g.groups.ID(path), processName(pid)}
+		one := gpuProcess{name: name}
+		if g.groups != nil {
+			if path, err := g.groups.Of(procDir, pid); err == nil {
+				one.group = g.groups.ID(path)
+			}
+		}
+		all[pid] = one
 	}
 	for i := range now.gpus.Samples {
 		for _, p := range now.gpus.Samples[i].Processes {

@@ -36,6 +36,9 @@ type gpus struct {
 	inPods  bool
 	letGo   letGo
 
+	// The pipeline wants what there is in the next epoch.
+	due chan struct{}
+
 	// The gatherer's: what lies near which GPUs, and what devices do not give.
 	nearest  map[string]near
 	notGiven []string
@@ -77,7 +80,7 @@ func (a *Agent) openGPUs() *gpus {
 	g := &gpus{
 		cfg: &a.cfg, log: a.cfg.Log, groups: a.who.groups, inPods: a.kube != nil,
 		tracker: accelerator.New(accelerator.Config{Idle: a.cfg.GPUIdle, Grace: a.cfg.MetricsGrace}),
-		nearest: map[string]near{},
+		nearest: map[string]near{}, due: make(chan struct{}, 1),
 	}
 	if a.kube == nil && g.groups != nil {
 		if _, err := g.groups.Self(procDir); err != nil {
@@ -90,7 +93,7 @@ func (a *Agent) openGPUs() *gpus {
 		settings.Libraries = []string{a.cfg.NVML}
 	}
 	g.sampler = gpu.Start(settings)
-	sampled := rdma.Settings{Sysfs: a.cfg.Sysfs}
+	sampled := rdma.Settings{Sysfs: a.cfg.Sysfs, Plain: a.cfg.Sysfs != Defaults().Sysfs}
 	if a.spaces != nil && a.cfg.Netns == netnsAll {
 		sampled.Roots = roots(a.spaces.watcher)
 	}
@@ -108,29 +111,37 @@ func roots(w *netns.Watcher) func() []rdma.Root {
 	}
 }
 
-// gatherEvery is how often devices are looked at: as often as they are sampled.
-const gatherEvery = time.Second
+// gatherAhead is how long before an epoch it is gathered what GPUs do in it: a
+// driver answers within some ten milliseconds.
+const gatherAhead = 250 * time.Millisecond
 
-// Run gathers until ctx ends.
+// Run gathers for each epoch until ctx ends.
 func (g *gpus) Run(ctx context.Context) error {
 	if g == nil {
 		return nil
 	}
-	tick := time.NewTicker(gatherEvery)
-	defer tick.Stop()
+	wait := time.NewTimer(0)
+	defer wait.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-tick.C:
+		case <-g.due:
+			wait.Reset(max(0, g.cfg.Epoch-gatherAhead))
+		case <-wait.C:
 			g.letGo.settle(ctx, g)
-			g.gather()
+			g.gather(ctx)
 		}
 	}
 }
 
-// take is what was gathered since it was last asked; nil: nothing.
+// take is what was gathered since it was last asked, nil: nothing; and has it
+// gathered anew.
 func (g *gpus) take() *gathered {
+	select {
+	case g.due <- struct{}{}:
+	default:
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	w := g.waiting

@@ -10,12 +10,15 @@ import (
 )
 
 // Process is who a process is by its cgroup: a pod with its container, else a
-// container, a service, or the process itself. nil where its group is not known,
-// or is of another node.
+// container, a service, or the process itself. nil where its group is not known
+// and might be a pod's, or is of another node.
 func (e *Enricher) Process(group uint64, pid uint32, name string) *event.Identity {
 	info := e.group(group)
-	if info == nil {
+	switch {
+	case info == nil && e.cfg.Cluster != nil:
 		return nil
+	case info == nil:
+		group, info = 0, nothing
 	}
 	if info.PodUID != "" && e.cfg.Cluster != nil && e.cfg.Sandboxes != nil {
 		if !e.cfg.Sandboxes.Own(info.Path) {

@@ -25,8 +25,8 @@ func TestProcess(t *testing.T) {
 	if long := e.Process(rootGroup, 15, "a name that is longer than the kernel allows"); len(long.Process) != 15 {
 		t.Errorf("a long name: %+v", long)
 	}
-	if gone := e.Process(goneGroup, 16, "x"); gone != nil {
-		t.Errorf("a group that is gone: %+v", gone)
+	if gone := e.Process(goneGroup, 16, "x"); gone.Process != "x" || gone.PID != 16 || gone.Class != event.ClassHost {
+		t.Errorf("a group that is gone, where there are no pods: %+v", gone)
 	}
 }
 
@@ -51,6 +51,9 @@ func TestProcessOfAPod(t *testing.T) {
 	}
 	if n.Party(named) != n.m.Identity(uidA) {
 		t.Error("its pod is another party")
+	}
+	if gone := n.Process(goneGroup, 4, "x"); gone != nil {
+		t.Errorf("a group that is gone: %+v", gone)
 	}
 	if foreign := n.Process(groupForeign, 4, "x"); foreign != nil {
 		t.Errorf("of another node on this kernel: %+v", foreign)

@@ -73,6 +73,7 @@ func finding(f *event.GPUFinding) *pb.GpuFinding {
 	}
 	for _, g := range f.GPUs {
 		out.Uuids = append(out.Uuids, Text(g.UUID))
+		out.Devices = append(out.Devices, device(g))
 	}
 	if f.Peer != nil {
 		out.Peer = party(f.Peer)

@@ -831,7 +831,9 @@ type GpuFinding struct {
 	Retransmits    uint64 `protobuf:"varint,10,opt,name=retransmits,proto3" json:"retransmits,omitempty"`
 	FailedConnects uint64 `protobuf:"varint,11,opt,name=failed_connects,json=failedConnects,proto3" json:"failed_connects,omitempty"`
 	// In one sentence.
-	Text          string `protobuf:"bytes,12,opt,name=text,proto3" json:"text,omitempty"`
+	Text string `protobuf:"bytes,12,opt,name=text,proto3" json:"text,omitempty"`
+	// The devices of uuids, without their samples.
+	Devices       []*GpuDevice `protobuf:"bytes,13,rep,name=devices,proto3" json:"devices,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -948,6 +950,13 @@ func (x *GpuFinding) GetText() string {
 		return x.Text
 	}
 	return ""
+}
+
+func (x *GpuFinding) GetDevices() []*GpuDevice {
+	if x != nil {
+		return x.Devices
+	}
+	return nil
 }
 
 // GpuDevice is a GPU, or a MIG instance of one, and what it does.
@@ -2391,7 +2400,7 @@ const file_orb8_v1_gpu_proto_rawDesc = "" +
 	"\vRdmaTraffic\x12&\n" +
 	"\x05moved\x18\x01 \x01(\v2\x10.orb8.v1.TrafficR\x05moved\x12\x16\n" +
 	"\x06shared\x18\x02 \x01(\bR\x06shared\x12\x18\n" +
-	"\adevices\x18\x03 \x03(\tR\adevices\"\xfe\x02\n" +
+	"\adevices\x18\x03 \x03(\tR\adevices\"\xac\x03\n" +
 	"\n" +
 	"GpuFinding\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x19\n" +
@@ -2406,7 +2415,8 @@ const file_orb8_v1_gpu_proto_rawDesc = "" +
 	"\vretransmits\x18\n" +
 	" \x01(\x04R\vretransmits\x12'\n" +
 	"\x0ffailed_connects\x18\v \x01(\x04R\x0efailedConnects\x12\x12\n" +
-	"\x04text\x18\f \x01(\tR\x04text\"\xdd\x02\n" +
+	"\x04text\x18\f \x01(\tR\x04text\x12,\n" +
+	"\adevices\x18\r \x03(\v2\x12.orb8.v1.GpuDeviceR\adevices\"\xdd\x02\n" +
 	"\tGpuDevice\x12\x12\n" +
 	"\x04uuid\x18\x01 \x01(\tR\x04uuid\x12\x14\n" +
 	"\x05model\x18\x02 \x01(\tR\x05model\x12\x14\n" +
@@ -2654,26 +2664,27 @@ var file_orb8_v1_gpu_proto_depIdxs = []int32{
 	8,  // 16: orb8.v1.GpuHolder.findings:type_name -> orb8.v1.GpuFinding
 	26, // 17: orb8.v1.RdmaTraffic.moved:type_name -> orb8.v1.Traffic
 	25, // 18: orb8.v1.GpuFinding.peer:type_name -> orb8.v1.End
-	10, // 19: orb8.v1.GpuDevice.sample:type_name -> orb8.v1.GpuSample
-	25, // 20: orb8.v1.GpuDevice.holders:type_name -> orb8.v1.End
-	11, // 21: orb8.v1.GpuSample.links:type_name -> orb8.v1.NvLink
-	13, // 22: orb8.v1.RdmaDevice.ports:type_name -> orb8.v1.RdmaPort
-	25, // 23: orb8.v1.RdmaDevice.holders:type_name -> orb8.v1.End
-	26, // 24: orb8.v1.RdmaPort.moved:type_name -> orb8.v1.Traffic
-	14, // 25: orb8.v1.RdmaPort.counters:type_name -> orb8.v1.RdmaCounter
-	26, // 26: orb8.v1.RdmaPort.total:type_name -> orb8.v1.Traffic
-	9,  // 27: orb8.v1.GpuEvent.device:type_name -> orb8.v1.GpuDevice
-	25, // 28: orb8.v1.GpuEvent.holders:type_name -> orb8.v1.End
-	5,  // 29: orb8.v1.GpuEvent.sample:type_name -> orb8.v1.GpuHolder
-	16, // 30: orb8.v1.GpuEvent.xid:type_name -> orb8.v1.GpuXid
-	17, // 31: orb8.v1.GpuEvent.throttle:type_name -> orb8.v1.GpuThrottle
-	8,  // 32: orb8.v1.GpuEvent.finding:type_name -> orb8.v1.GpuFinding
-	21, // 33: orb8.v1.GpuDriverResponse.nodes:type_name -> orb8.v1.GpuDriverState
-	34, // [34:34] is the sub-list for method output_type
-	34, // [34:34] is the sub-list for method input_type
-	34, // [34:34] is the sub-list for extension type_name
-	34, // [34:34] is the sub-list for extension extendee
-	0,  // [0:34] is the sub-list for field type_name
+	9,  // 19: orb8.v1.GpuFinding.devices:type_name -> orb8.v1.GpuDevice
+	10, // 20: orb8.v1.GpuDevice.sample:type_name -> orb8.v1.GpuSample
+	25, // 21: orb8.v1.GpuDevice.holders:type_name -> orb8.v1.End
+	11, // 22: orb8.v1.GpuSample.links:type_name -> orb8.v1.NvLink
+	13, // 23: orb8.v1.RdmaDevice.ports:type_name -> orb8.v1.RdmaPort
+	25, // 24: orb8.v1.RdmaDevice.holders:type_name -> orb8.v1.End
+	26, // 25: orb8.v1.RdmaPort.moved:type_name -> orb8.v1.Traffic
+	14, // 26: orb8.v1.RdmaPort.counters:type_name -> orb8.v1.RdmaCounter
+	26, // 27: orb8.v1.RdmaPort.total:type_name -> orb8.v1.Traffic
+	9,  // 28: orb8.v1.GpuEvent.device:type_name -> orb8.v1.GpuDevice
+	25, // 29: orb8.v1.GpuEvent.holders:type_name -> orb8.v1.End
+	5,  // 30: orb8.v1.GpuEvent.sample:type_name -> orb8.v1.GpuHolder
+	16, // 31: orb8.v1.GpuEvent.xid:type_name -> orb8.v1.GpuXid
+	17, // 32: orb8.v1.GpuEvent.throttle:type_name -> orb8.v1.GpuThrottle
+	8,  // 33: orb8.v1.GpuEvent.finding:type_name -> orb8.v1.GpuFinding
+	21, // 34: orb8.v1.GpuDriverResponse.nodes:type_name -> orb8.v1.GpuDriverState
+	35, // [35:35] is the sub-list for method output_type
+	35, // [35:35] is the sub-list for method input_type
+	35, // [35:35] is the sub-list for extension type_name
+	35, // [35:35] is the sub-list for extension extendee
+	0,  // [0:35] is the sub-list for field type_name
 }
 
 func init() { file_orb8_v1_gpu_proto_init() }

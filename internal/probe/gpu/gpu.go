@@ -103,6 +103,7 @@ type Sampler struct {
 }
 
 type command struct {
+	next  bool // a round, and nothing else
 	want  bool // the driver, or not
 	stop  bool
 	reply chan error
@@ -123,6 +124,13 @@ func start(settings Settings, open func() (driver, error)) *Sampler {
 
 // Latest is what the last round has found.
 func (s *Sampler) Latest() *Snapshot { return s.latest.Load() }
+
+// Next has a round begin now and waits for its end, or for ctx's. While it is
+// called as often as rounds are due, none comes by itself.
+func (s *Sampler) Next(ctx context.Context) *Snapshot {
+	_ = s.command(ctx, command{next: true}) // what there is, is the answer
+	return s.Latest()
+}
 
 // Take adds to list the Xids that were heard of since it was last asked.
 func (s *Sampler) Take(list []event.GPUXid) []event.GPUXid {
@@ -194,6 +202,12 @@ func (s *Sampler) run() {
 		case <-ticker.C:
 			r.sample()
 		case c := <-s.commands:
+			if c.next {
+				ticker.Reset(2 * s.settings.Every)
+				r.sample()
+				c.reply <- nil
+				continue
+			}
 			r.want = c.want
 			r.tried = time.Time{}
 			r.sample()

@@ -296,3 +296,27 @@ func BenchmarkRound(b *testing.B) {
 		})
 	}
 }
+
+// Who asks for rounds has them when it wants, and no others in between.
+func TestNext(t *testing.T) {
+	f := newFake(t, "gpus 1")
+	s := Start(Settings{Libraries: []string{f.path}, Sysfs: t.TempDir(), Every: 2 * time.Second})
+	defer s.Close()
+	before := s.Next(t.Context())
+	for range 5 {
+		time.Sleep(300 * time.Millisecond)
+		now := s.Next(t.Context())
+		if now.At <= before.At {
+			t.Fatal("no new round")
+		}
+		if len(now.Samples) == 1 && !now.Samples[0].SM.Known {
+			t.Error("two rounds were so near to each other that there is no activity")
+		}
+		before = now
+	}
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	if s.Next(over) == nil {
+		t.Error("who does not wait is told nothing")
+	}
+}
