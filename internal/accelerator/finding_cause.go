@@ -60,8 +60,8 @@ func (f *finder) why(h *event.GPUHolder, n *network, since int64, told *peerKey)
 	v := n.see(2*f.n, told)
 	rdma := v.rdma.Bytes()
 	lost, waited := v.troubled, n.awaited(since)
-	if lost != nil && lost.loud == 0 && (v.most != nil && v.rate(v.bytes) >= some || waited != nil) {
-		lost = nil // it never worked, and something else does
+	if lost != nil && !lost.mattered && (v.most != nil && v.rate(v.bytes) >= some || waited != nil) {
+		lost = nil // it never mattered, and somebody else does
 	}
 	silent, failed := n.dns.silent[0]+n.dns.silent[1], n.dns.failed[0]+n.dns.failed[1]
 	switch {
@@ -131,7 +131,7 @@ func (n *network) see(trouble int64, told *peerKey) *sight {
 		if p.isTroubled() && n.at-p.troubled <= trouble && (v.troubled == nil || v.troubled.lessTroubled(p)) {
 			v.troubled = p
 		}
-		if p.unread && p.open > 0 && (v.unread == nil || p.more(v.unread, p.pastOf(n.at), v.unread.pastOf(n.at))) {
+		if p.unread.some() && p.open > 0 && (v.unread == nil || p.more(v.unread, p.pastOf(n.at), v.unread.pastOf(n.at))) {
 			v.unread = p
 		}
 	}
@@ -141,8 +141,8 @@ func (n *network) see(trouble int64, told *peerKey) *sight {
 func (p *peer) isTroubled() bool { return p.failures >= 2 || p.unanswered >= 2 }
 
 func (p *peer) lessTroubled(o *peer) bool {
-	if (p.loud == 0) != (o.loud == 0) {
-		return p.loud == 0
+	if p.mattered != o.mattered {
+		return o.mattered
 	}
 	return o.more(p, float64(o.failures+o.unanswered), float64(p.failures+p.unanswered))
 }
@@ -155,12 +155,12 @@ func (n *network) awaited(since int64) (whom *peer) {
 	shut, most := false, 0.0
 	for _, p := range n.peers {
 		if p.mayBeAwaited(since) {
-			shut = shut || p.shut
+			shut = shut || p.shut.some()
 			most = max(most, p.pastOf(since))
 		}
 	}
 	may := func(p *peer) bool {
-		return p.mayBeAwaited(since) && (p.shut || !shut && p.pastOf(since) >= most/4)
+		return p.mayBeAwaited(since) && (p.shut.some() || !shut && p.pastOf(since) >= most/4)
 	}
 	first := int64(math.MaxInt64)
 	for _, p := range n.peers {
@@ -186,7 +186,7 @@ func (p *peer) mayBeAwaited(since int64) bool {
 	if p.open == 0 || p.role != rolePeer || p.loud > since+settled {
 		return false
 	}
-	return p.shut || !p.unread && p.loud >= since-recent && p.loud != 0
+	return p.shut.some() || !p.unread.some() && p.loud >= since-recent && p.loud != 0
 }
 
 func (v *sight) rate(bytes uint64) uint64 { return uint64(float64(bytes) / v.n.seconds()) }
@@ -247,7 +247,7 @@ func (v *sight) awaited(p *peer, since int64) cause {
 	c.silent = p.silence(v.n.at)
 	said := "has sent nothing for " + lasted(c.silent)
 	switch {
-	case p.shut:
+	case p.shut.some():
 		c.silent = v.n.at - max(p.loud, since)
 		said = "does not take what is sent to it"
 	case p.trickle > 0:

@@ -73,7 +73,7 @@ type peer struct {
 	// Of the second that is not over; of the window.
 	now    sums
 	window [2]sums
-	// When it was last told of, when anything came, when more than the quiet did, and
+	// When it was last told of, when anything came, when it said more than who is quiet does, and
 	// when a connect failed or something was sent again.
 	used, heard, loud, troubled int64
 	// What came since it was loud. Since anything came, what was sent again; since
@@ -82,13 +82,29 @@ type peer struct {
 	unanswered, failures uint32
 	// Connections: not fewer than one, while any is seen to live.
 	open uint32
-	// What moved, as of then, what came counting eight times as much.
+	// What it said, as of then.
 	past   float64
 	pastAt int64
-	// Of the connection that was last told of: it does not take what is sent; the
+	// The connection, if any, on which it does not take what is sent; and on which the
 	// holder does not read what has come.
-	shut, unread bool
-	works        bool
+	shut, unread ports
+	// In this second; ever, and with much data.
+	works, mattered bool
+}
+
+// ports are a connection of a peer's; without any it is none.
+type ports struct{ local, remote uint16 }
+
+func (p ports) some() bool { return p != ports{} }
+
+// tell takes in whether something is so of a connection, which is not of another.
+func (p *ports) tell(f *event.Flow, is bool) {
+	this := ports{f.Conn.LocalPort, f.Conn.RemotePort}
+	if is {
+		*p = this
+	} else if *p == this {
+		*p = ports{}
+	}
 }
 
 func newNetwork(c *Config) *network {
@@ -127,7 +143,8 @@ func (n *network) flow(f *event.Flow, moved *event.Traffic, ended, failed bool) 
 	if f.Conn.Protocol != event.TCP {
 		return
 	}
-	p.shut, p.unread = f.Health.ShutRx, f.Health.ShutTx
+	p.shut.tell(f, f.Health.ShutRx && !ended)
+	p.unread.tell(f, f.Health.ShutTx && !ended)
 	switch {
 	case ended:
 		// A short one was never seen to live.
@@ -275,12 +292,14 @@ func (p *peer) close(at, lasted int64) {
 	if s.rx > 0 {
 		p.heard, p.unanswered = at, 0
 	}
+	// Acknowledgements are not more than a twentieth of what they are for.
+	said, seconds := float64(s.rx)-float64(s.tx)/16, float64(lasted)/1e9
 	p.trickle += s.rx
-	if float64(s.rx) >= quiet*float64(lasted)/1e9 {
+	if said >= quiet*seconds {
 		p.loud, p.trickle = at, 0
 	}
-	p.past = p.pastOf(at) + float64(s.rx) + float64(s.tx)/8
-	p.pastAt = at
+	p.mattered = p.mattered || float64(s.rx+s.tx) >= much*seconds
+	p.past, p.pastAt = p.pastOf(at)+max(said, 0), at
 	p.now, p.works = sums{}, false
 }
 

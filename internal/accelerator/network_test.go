@@ -212,7 +212,7 @@ var causes = []struct {
 		after: func(w *watcher) []func() {
 			f := connectionTo(next, "10.0.1.1", 40001)
 			f.Health.ShutRx = true
-			return []func(){w.moves(f, 66, 66)}
+			return []func(){w.moves(f, 66, 66), w.moves(connectionTo(next, "10.0.1.1", 29500), 400, 300)}
 		},
 		cause: event.CausePeer, peer: next, says: "waits for pod ml/trainer-1, which does not take what is sent to it",
 	},
@@ -254,6 +254,54 @@ func TestCauses(t *testing.T) {
 				t.Errorf("%q, want %q", f.Text, c.says)
 			}
 		})
+	}
+}
+
+// TestStragglerOfARing: trainer-2 of four stops in a step that the others have begun.
+// Who sends to it finds its window shut, who gets data from it waits for it, and who
+// is further away for who stands before; trainer-2 itself waits for nobody.
+func TestStragglerOfARing(t *testing.T) {
+	const pods = 4
+	var who [pods]*event.Identity
+	var at [pods]*watcher
+	var out, in [pods]*event.Flow
+	for i := range pods {
+		who[i], at[i] = podNamed(fmt.Sprintf("trainer-%d", i)), newWatcher(8)
+	}
+	for i := range pods {
+		out[i] = connectionTo(who[(i+1)%pods], fmt.Sprintf("10.0.1.%d", (i+1)%pods), 40001)
+		in[i] = connectionTo(who[(i+pods-1)%pods], fmt.Sprintf("10.0.1.%d", (i+pods-1)%pods), 50001)
+		in[i].OpenedBy = event.OpenerRemote
+		store := at[i].moves(connectionTo(who[0], "10.0.1.0", 29500), 400, 300)
+		work := []func(){at[i].moves(out[i], gb, 20*mb), at[i].moves(in[i], 20*mb, gb), store}
+		at[i].each(60, work...)
+		switch i {
+		case 1:
+			out[i].Health.ShutRx = true
+			at[i].each(1, at[i].moves(out[i], 6*mb, 100_000), at[i].moves(in[i], mb, 50*mb), store)
+		case 2:
+			in[i].Health.ShutTx = true
+			at[i].each(1, at[i].moves(in[i], 100_000, 6*mb), store)
+		case 3:
+			at[i].each(1, at[i].moves(out[i], 50*mb, mb), store)
+		default:
+			at[i].each(1, work...)
+		}
+		at[i].set(spin)
+		if i == 2 {
+			at[i].set(idles)
+		}
+		at[i].each(40, store)
+	}
+	for i, want := range []string{
+		"8 GPUs busy-waiting for 30s: waits for pod ml/trainer-3, which has sent nothing for 31s",
+		"8 GPUs busy-waiting for 30s: waits for pod ml/trainer-2, which does not take what is sent to it",
+		"8 GPUs idle for 30s: next to nothing moves on its network, 700 B/s; it does not read what pod ml/trainer-1 has sent",
+		"8 GPUs busy-waiting for 30s: waits for pod ml/trainer-2, which has sent nothing for 32s",
+	} {
+		if got := at[i].told[0].Text; got != want {
+			t.Errorf("trainer-%d: %q, want %q", i, got, want)
+		}
 	}
 }
 
