@@ -51,7 +51,9 @@ func (o *Observer) Gpus(req *pb.GpusRequest, out grpc.ServerStreamingServer[pb.G
 type gpuQuestion struct {
 	kinds []pb.GpuRecordKind
 	pods  filter.Pods
-	// Any pod will do.
+	// What nobody has is of this node, and is asked for by that.
+	nobody *event.Identity
+	// Any pod of this node will do.
 	anybody bool
 	gpus    filter.GPUs
 
@@ -76,7 +78,8 @@ func (o *Observer) gpuQuestion(req *pb.GpusRequest) (*gpuQuestion, error) {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
 	in, ex := &q.pods.Include, &q.pods.Exclude
-	q.anybody = in.Empty() && ex.Empty()
+	q.nobody = &event.Identity{Class: event.ClassUnknown, Node: o.node.Source().Node}
+	q.anybody = ex.Empty() && q.pods.Match(q.nobody)
 	return q, o.kept(in.Labels, ex.Labels)
 }
 
@@ -102,7 +105,11 @@ func (q *gpuQuestion) ask(v *event.GPUView) {
 	}
 	slices.SortStableFunc(holders, func(a, b *event.GPUHolder) int { return compareHolders(a.Who, b.Who) })
 	for _, h := range holders {
-		holds := q.pods.Match(h.Who) && q.gpus.MatchShares(h.Shares)
+		who := h.Who
+		if who.Class == event.ClassUnknown {
+			who = q.nobody
+		}
+		holds := q.pods.Match(who) && q.gpus.MatchShares(h.Shares)
 		if holds {
 			for i := range h.Shares {
 				q.devices[h.Shares[i].GPU.UUID] = true

@@ -94,6 +94,8 @@ func TestGpus(t *testing.T) {
 		{&pb.GpusRequest{Kinds: holders}, "holder:notebook holder:train holder:", [2]uint64{3, 3}},
 		{&pb.GpusRequest{Include: &pb.EndFilter{Namespaces: []string{"dev"}}}, "holder:notebook MIG-c mlx5_0", [2]uint64{3, 7}},
 		{&pb.GpusRequest{Exclude: &pb.EndFilter{Namespaces: []string{"dev"}}}, "holder:train holder: GPU-a", [2]uint64{3, 7}},
+		{&pb.GpusRequest{Include: &pb.EndFilter{Nodes: []string{"n1"}}}, "holder:notebook holder:train holder: GPU-a GPU-b MIG-c mlx5_0", [2]uint64{7, 7}},
+		{&pb.GpusRequest{Include: &pb.EndFilter{Nodes: []string{"n2"}}}, "", [2]uint64{0, 7}},
 		{&pb.GpusRequest{Gpus: []string{"1"}}, "holder:notebook GPU-b MIG-c mlx5_0", [2]uint64{4, 7}},
 		{&pb.GpusRequest{Gpus: []string{"GPU-A"}}, "holder:train holder: GPU-a", [2]uint64{3, 7}},
 		{&pb.GpusRequest{Limit: 2}, "holder:notebook holder:train", [2]uint64{7, 7}},
