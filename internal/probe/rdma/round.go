@@ -286,7 +286,8 @@ func (r *round) sayPlaces(s *Snapshot, say func(string, ...any)) {
 			hung.root.Netns, hung.since.Format(time.TimeOnly))
 	}
 	if barred != nil {
-		say("RDMA devices of network namespace %d: %v", barred.root.Netns, barred.err)
+		say("RDMA devices of network namespace %d: %v; the agent needs SYS_PTRACE to look into pods",
+			barred.root.Netns, barred.err)
 	}
 }
 
