@@ -163,12 +163,13 @@ func gpuEvents() []*orb8v1.EventsResponse {
 	const sample, xid, throttle, finding = orb8v1.EventKind_EVENT_KIND_GPU_SAMPLE, orb8v1.EventKind_EVENT_KIND_GPU_XID, orb8v1.EventKind_EVENT_KIND_GPU_THROTTLE, orb8v1.EventKind_EVENT_KIND_GPU_FINDING
 	waits := holders[2].GetFindings()[0]
 	over := proto.Clone(waits).(*orb8v1.GpuFinding)
-	over.EndedNs = noon + 9*second
+	over.EndedNs, over.Text = noon+9*second, "1 GPU idle for 51s: it read from s3.example.com"
 	loader, nobody := []*orb8v1.End{holders[2].GetHolder()}, []*orb8v1.End{{Class: "unknown"}}
 	return []*orb8v1.EventsResponse{
 		at(sample, 0, &orb8v1.GpuEvent{Sample: holders[1]}),
 		at(sample, 0, &orb8v1.GpuEvent{Sample: holders[3]}),
 		at(finding, 1, &orb8v1.GpuEvent{Holders: loader, Finding: waits}),
+		at(sample, 1, &orb8v1.GpuEvent{Sample: holders[2]}),
 		at(throttle, 2, &orb8v1.GpuEvent{Device: devices[1], Holders: []*orb8v1.End{holders[2].GetHolder(), holders[3].GetHolder()}, Throttle: &orb8v1.GpuThrottle{Reasons: []string{"thermal", "hardware_thermal"}}}),
 		at(throttle, 5, &orb8v1.GpuEvent{Device: devices[1], Holders: loader, Throttle: &orb8v1.GpuThrottle{Reasons: []string{"thermal"}, Ended: true, LastedNs: 3 * second}}),
 		at(xid, 6, &orb8v1.GpuEvent{Device: devices[5], Holders: nobody, Xid: &orb8v1.GpuXid{Code: 79, Meaning: "the GPU has fallen off the bus"}}),

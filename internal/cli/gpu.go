@@ -152,9 +152,10 @@ func (a *app) askGPUs(ctx context.Context, c client.Observer, f *gpuFlags) (*pag
 	p.first = f.about(&got)
 	got.records = got.records[:min(len(got.records), int(f.limit))]
 	p.shown = len(got.records)
-	if p.shown == 0 {
+	switch {
+	case p.shown == 0 && f.view() != render.GPUPorts:
 		p.hints = absences(ctx, c)
-	} else if f.output.value == "table" {
+	case f.output.value == "table":
 		p.hints = findings(got.records)
 	}
 	return p, a.drawGPUs(p, f, &got)

@@ -14,18 +14,30 @@ import (
 
 // NewGPUEventTable makes a table of what happens to GPUs, which may go on for ever.
 func NewGPUEventTable(style Style) *GPUEventTable {
-	t := &GPUEventTable{newGPUTable(style, gpuEventColumns())}
+	t := &GPUEventTable{newGPUTable(style, gpuEventColumns()), map[string]*orb8v1.GpuShare{}}
 	t.table.table.reserve()
 	return t
 }
 
 // GPUEventTable shows samples, Xids, throttling and findings, one a row.
-type GPUEventTable struct{ table *GPUTable }
+type GPUEventTable struct {
+	table *GPUTable
+	// Devices of samples, by UUID, which is all that findings tell of them.
+	seen map[string]*orb8v1.GpuShare
+}
+
+// maxSeen bounds the devices that are remembered.
+const maxSeen = 10_000
 
 // Add takes an event.
 func (t *GPUEventTable) Add(e *orb8v1.Event) {
 	g := e.GetGpu()
-	t.table.add(gpuRow{style: t.table.style, node: g.GetNode(), holder: g.GetSample(), device: g.GetDevice(), event: e})
+	for _, s := range g.GetSample().GetShares() {
+		if t.seen[s.GetUuid()] == nil && len(t.seen) < maxSeen {
+			t.seen[s.GetUuid()] = s
+		}
+	}
+	t.table.add(gpuRow{style: t.table.style, seen: t.seen, node: g.GetNode(), holder: g.GetSample(), device: g.GetDevice(), event: e})
 }
 
 // Flush writes what was added.
@@ -52,11 +64,11 @@ func gpuEventColumns() []gpuColumn {
 		{true, gpuNumber("TENSOR", "", 0), share(func(s *orb8v1.GpuShare) *float64 { return s.Tensor })},
 		{false, usual(gpuNumber("MEM", "MEM_BYTES", 2), 6), gpuRow.memory},
 		{false, usual(gpuNumber("POWER", "POWER_WATTS", 1), 5), gpuRow.power},
-		{false, usual(gpuNumber("TX/S", "TX_BYTES/S", 0), 7), func(r gpuRow) cell { return r.network((*orb8v1.Traffic).GetTxBytes) }},
+		{false, usual(gpuNumber("TX/S", "TX_BYTES/S", 3), 7), func(r gpuRow) cell { return r.network((*orb8v1.Traffic).GetTxBytes) }},
 		{false, usual(gpuNumber("RX/S", "RX_BYTES/S", 0), 7), func(r gpuRow) cell { return r.network((*orb8v1.Traffic).GetRxBytes) }},
 		{true, gpuNumber("RDMA_TX/S", "RDMA_TX_BYTES/S", 0), func(r gpuRow) cell { return r.rdmaUse((*orb8v1.Traffic).GetTxBytes) }},
 		{true, gpuNumber("RDMA_RX/S", "RDMA_RX_BYTES/S", 0), func(r gpuRow) cell { return r.rdmaUse((*orb8v1.Traffic).GetRxBytes) }},
-		{false, column{title: "WHAT", sentence: true, wraps: true}, gpuRow.what},
+		{false, column{title: "WHAT", sentence: true, wraps: true, usual: 12}, gpuRow.what},
 	}
 }
 
@@ -75,22 +87,30 @@ func (r gpuRow) happened() cell {
 	return cell{text: "unknown"}
 }
 
-// devices are those of the holder, the one, or those of the finding.
+// devices are those of the holder, the one, or those of the finding: programs get
+// the same words whether samples were seen or not.
 func (r gpuRow) devices() string {
-	switch g := r.event.GetGpu(); {
+	uuids := r.event.GetGpu().GetFinding().GetUuids()
+	switch {
 	case r.holder != nil:
 		return gpuList(r.holder.GetShares())
 	case r.device != nil:
 		return gpuLabel(r.device)
-	case r.style.Human:
-		var list []string
-		for _, uuid := range g.GetFinding().GetUuids() {
-			list = append(list, shortUUID(uuid))
-		}
-		return words(list)
-	default:
-		return words(g.GetFinding().GetUuids())
+	case !r.style.Human:
+		return words(uuids)
 	}
+	var shares []*orb8v1.GpuShare
+	var short []string
+	for _, uuid := range uuids {
+		short = append(short, shortUUID(uuid))
+		if s := r.seen[uuid]; s != nil {
+			shares = append(shares, s)
+		}
+	}
+	if len(shares) == len(uuids) {
+		return gpuList(shares)
+	}
+	return words(short)
 }
 
 func (r gpuRow) uuids() string {
@@ -137,9 +157,10 @@ func throttled(t *orb8v1.GpuThrottle) cell {
 	return cell{"clocks are lowered: " + reasons, yellow}
 }
 
+// found: the text of what has ended tells how long it went on.
 func found(f *orb8v1.GpuFinding) cell {
 	if f.GetEndedNs() != 0 {
-		return cell{"ended after " + Span(f.GetEndedNs()-f.GetSinceNs()) + ": " + findingText(f), green}
+		return cell{"ended: " + findingText(f), green}
 	}
 	return cell{findingText(f), yellow}
 }

@@ -56,7 +56,8 @@ type column struct {
 	// sentence: the cells keep their blanks, for programs too. Only the last
 	// column may.
 	sentence bool
-	// wraps: the terminal may break its cells; also only the last column.
+	// wraps: the terminal may break its cells; also only the last column. What is usual
+	// has room nevertheless.
 	wraps bool
 	// drop: a narrow terminal loses column 1 first, then 2 up to mostDrop; 0 stays
 	// always.
@@ -182,10 +183,14 @@ func (t *Table) fitted() []int {
 	}
 	total := func(fit int) (n int) {
 		for i, w := range widths {
-			if w == 0 || t.columns[i].wraps {
+			c := t.columns[i]
+			if c.wraps {
+				w = c.usual
+			}
+			if w == 0 {
 				continue
 			}
-			if t.columns[i].fit {
+			if c.fit {
 				w = min(w, fit)
 			}
 			n += w + len(gap)
