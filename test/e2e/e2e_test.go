@@ -42,6 +42,7 @@ func TestCluster(t *testing.T) {
 		{"name latency", nameLatency},
 		{"address reused by a pod of another namespace", addressReused},
 		{"packets on demand", packetsOnDemand},
+		{"GPUs", gpus},
 		{"agent restarted while traffic flows", agentRestarted},
 		{"node power failure and return", powerFailure},
 		{"CoreDNS does not answer", silentDNS},
