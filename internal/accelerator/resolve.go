@@ -5,6 +5,8 @@ package accelerator
 import (
 	"strconv"
 	"strings"
+
+	"github.com/orb8/orb8/internal/event"
 )
 
 // resolve finds the device that the kubelet has given by the name that its plugin
@@ -14,8 +16,7 @@ import (
 // NVIDIA's device plugin calls them by UUID, with ::N behind those that several may
 // have. GKE's calls them by their device nodes: nvidia0, nvidia0/gi1 of an instance,
 // /vgpu2 behind what is shared. NVIDIA's DRA driver: gpu-0, gpu-0-mig-1g10gb-19-2.
-// The number of a node is taken for the index, which it is unless devices of other
-// drivers stand between.
+// The number of a node need not be the driver's index.
 func (t *Tracker) resolve(h *Held) (d *device, replica, ours bool) {
 	if h.DRADriver != "" {
 		if h.DRADriver != "gpu.nvidia.com" {
@@ -37,9 +38,9 @@ func (t *Tracker) resolve(h *Held) (d *device, replica, ours bool) {
 		node, _, shared := strings.Cut(node, "/vgpu")
 		node, instance, divided := strings.Cut(node, "/gi")
 		if !divided {
-			return t.byIndex(node), shared, true
+			return t.byNode(node), shared, true
 		}
-		return t.instance(t.byIndex(node), instance, ""), shared, true
+		return t.instance(t.byNode(node), instance, ""), shared, true
 	}
 	return t.byIndex(id), replica, true
 }
@@ -60,12 +61,26 @@ func (t *Tracker) byID(id string) *device {
 }
 
 func (t *Tracker) byIndex(text string) *device {
+	return t.numbered(text, func(g *event.GPU) int { return g.Index })
+}
+
+// byNode: the driver may not tell the number of the node; mostly it is the index.
+func (t *Tracker) byNode(text string) *device {
+	return t.numbered(text, func(g *event.GPU) int {
+		if g.Minor > 0 {
+			return g.Minor - 1
+		}
+		return g.Index
+	})
+}
+
+func (t *Tracker) numbered(text string, number func(*event.GPU) int) *device {
 	n, err := strconv.Atoi(text)
 	if err != nil {
 		return nil
 	}
 	for i := range t.devices {
-		if d := &t.devices[i]; d.gpu.Parent == "" && d.gpu.Index == n {
+		if d := &t.devices[i]; d.gpu.Parent == "" && number(d.gpu) == n {
 			return d
 		}
 	}
@@ -108,7 +123,7 @@ func (t *Tracker) claimed(name string) *device {
 		return nil
 	}
 	index, rest, divided := strings.Cut(index, "-mig-")
-	of := t.byIndex(index)
+	of := t.byNode(index)
 	if !divided {
 		return of
 	}

@@ -7,6 +7,28 @@ import (
 	"testing"
 )
 
+// Another driver's device stands between the nodes of two GPUs.
+func TestNodesOfDevices(t *testing.T) {
+	n := newNode()
+	n.gpu(0)
+	n.gpu(0)
+	n.GPUs[0].Minor, n.GPUs[1].Minor = 1, 3
+	tracker := New(Config{})
+	tracker.begin(&n.Round)
+	for _, held := range []Held{
+		{Resource: "nvidia.com/gpu", ID: "nvidia2"},
+		{DRADriver: "gpu.nvidia.com", DRADevice: "gpu-2"},
+		{Resource: "nvidia.com/gpu", ID: "1"},
+	} {
+		if d, _, _ := tracker.resolve(&held); d == nil || d.gpu.UUID != n.GPUs[1].UUID {
+			t.Errorf("%+v: %v", held, d)
+		}
+	}
+	if d, _, ours := tracker.resolve(&Held{Resource: "nvidia.com/gpu", ID: "nvidia1"}); d != nil || !ours {
+		t.Errorf("a node of another driver: %v", d)
+	}
+}
+
 func TestNamesOfDevices(t *testing.T) {
 	n := newNode()
 	n.gpu(0)

@@ -8,6 +8,9 @@ type GPU struct {
 	UUID, Model string
 	// As the driver counts GPUs; of an instance, its GPU's.
 	Index int
+	// One more than the number of the GPU's device node, /dev/nvidiaN; 0 where it is
+	// not known.
+	Minor int
 	// Of the GPU, as sysfs writes it: 0000:1b:00.0. "" where it is not known.
 	PCI string
 	// Of the GPU; -1 where the machine does not say.

@@ -132,6 +132,7 @@ type GPUFinding struct {
 	Since, Ended int64
 	// It is about these.
 	GPUs  []*GPU
+	// 0 where nothing is known of the network.
 	Cause GPUCause
 	// Of storage and peer: whom; else nil.
 	Peer *Identity
@@ -139,7 +140,7 @@ type GPUFinding struct {
 	TxRate, RxRate uint64
 	// Nanoseconds for which the peer has sent nothing.
 	Silent int64
-	// Segments sent to it again, and connects to it that failed, since.
+	// Segments sent to it again, and connects to it that failed, of late.
 	Resent, Failed uint64
 	// In one sentence.
 	Text string

@@ -819,7 +819,7 @@ type GpuFinding struct {
 	Uuids   []string `protobuf:"bytes,4,rep,name=uuids,proto3" json:"uuids,omitempty"`
 	// What the network of the holder does meanwhile: storage (it moves data with
 	// storage), peer (it waits for one), dns (it is not answered), rdma (data moves by
-	// RDMA), nothing.
+	// RDMA), nothing. Empty where that is not known.
 	Cause string `protobuf:"bytes,5,opt,name=cause,proto3" json:"cause,omitempty"`
 	// Of storage and peer: whom.
 	Peer *End `protobuf:"bytes,6,opt,name=peer,proto3" json:"peer,omitempty"`
@@ -827,7 +827,7 @@ type GpuFinding struct {
 	TxBytesPerSecond uint64 `protobuf:"varint,7,opt,name=tx_bytes_per_second,json=txBytesPerSecond,proto3" json:"tx_bytes_per_second,omitempty"`
 	RxBytesPerSecond uint64 `protobuf:"varint,8,opt,name=rx_bytes_per_second,json=rxBytesPerSecond,proto3" json:"rx_bytes_per_second,omitempty"`
 	SilentNs         int64  `protobuf:"varint,9,opt,name=silent_ns,json=silentNs,proto3" json:"silent_ns,omitempty"`
-	// Segments that were sent to it again, and connects to it that failed, since.
+	// Segments that were sent to it again, and connects to it that failed, of late.
 	Retransmits    uint64 `protobuf:"varint,10,opt,name=retransmits,proto3" json:"retransmits,omitempty"`
 	FailedConnects uint64 `protobuf:"varint,11,opt,name=failed_connects,json=failedConnects,proto3" json:"failed_connects,omitempty"`
 	// In one sentence.

@@ -27,6 +27,7 @@ const (
 	fnDriverVersion
 	fnName
 	fnPCI
+	fnMinor
 	fnMIGMode
 	fnMIGMost
 	fnMIGHandle
@@ -78,6 +79,7 @@ var symbols = [functions]string{
 	fnDriverVersion:      "nvmlSystemGetDriverVersion",
 	fnName:               "nvmlDeviceGetName",
 	fnPCI:                "nvmlDeviceGetPciInfo_v3",
+	fnMinor:              "nvmlDeviceGetMinorNumber",
 	fnMIGMode:            "nvmlDeviceGetMigMode",
 	fnMIGMost:            "nvmlDeviceGetMaxMigDeviceCount",
 	fnMIGHandle:          "nvmlDeviceGetMigDeviceHandleByIndex",

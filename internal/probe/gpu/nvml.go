@@ -167,7 +167,7 @@ func (n *nvml) identify(known []device, s *scratch, from origin) *nvmlDevice {
 	}
 	id := event.GPU{UUID: s.string(), Index: from.index, NUMA: -1, Instance: event.NoInstance, ComputeInstance: event.NoInstance}
 	if of != nil {
-		id.Parent, id.PCI, id.NUMA, id.Model = of.id.UUID, of.id.PCI, of.id.NUMA, of.id.Model
+		id.Parent, id.PCI, id.Minor, id.NUMA, id.Model = of.id.UUID, of.id.PCI, of.id.Minor, of.id.NUMA, of.id.Model
 		n.describeInstance(&id, s, of)
 	} else {
 		n.describe(&id, s)
@@ -189,6 +189,9 @@ func (n *nvml) describe(id *event.GPU, s *scratch) {
 	h := uintptr(s.handle)
 	if n.lib.call(fnName, h, uintptr(unsafe.Pointer(&s.text)), uintptr(len(s.text))) == success {
 		id.Model = s.string()
+	}
+	if n.lib.call(fnMinor, h, uintptr(unsafe.Pointer(&s.number))) == success {
+		id.Minor = int(s.number) + 1
 	}
 	if n.lib.call(fnPCI, h, uintptr(unsafe.Pointer(&s.pci))) == success {
 		id.PCI = fmt.Sprintf("%04x:%02x:%02x.0", s.pci.domain, s.pci.bus, s.pci.device)

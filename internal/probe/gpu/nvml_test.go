@@ -140,6 +140,7 @@ func knowledge(t *testing.T, devices []device) []string {
 		case id.Index == 1:
 			add("Model", id.Model != "")
 			add("PCI", id.PCI != "")
+			add("Minor", id.Minor > 0)
 			s := sampled(t, d)
 			readings("", s)
 			add("Throttle", s.ThrottleKnown)
@@ -175,7 +176,7 @@ const (
 
 // gives is what is not known without a function.
 var gives = map[function]string{
-	fnName: "Model", fnPCI: "PCI",
+	fnName: "Model", fnPCI: "PCI", fnMinor: "Minor",
 	fnMIGMode: migGives, fnMIGMost: migGives, fnMIGHandle: migGives, fnInstance: "Instance Instance.SM", fnComputeInstance: "ComputeInstance",
 	fnUtilization: "Busy MemoryBusy", fnEncoder: "Encoder", fnDecoder: "Decoder", fnMemory2: "MemoryReserved",
 	fnPower: "Power", fnPowerLimit: "PowerLimit", fnClock: "ClockSM ClockMemory ClockGraphics ClockVideo", fnThrottle: "Throttle",

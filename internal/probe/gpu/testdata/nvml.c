@@ -50,6 +50,7 @@ ret nvmlDeviceGetName(dev d, char *s, u32 n) { ENTER_DEVICE(d); return say(s, n,
 
 struct pci { char legacy[16]; u32 domain, bus, device, id, subsystem; char bus_id[32]; };
 _Static_assert(sizeof(struct pci) == 68, "nvmlPciInfo_t");
+ret nvmlDeviceGetMinorNumber(dev d, u32 *n) { ENTER_GPU(d); *n = d->gpu; return 0; }
 ret nvmlDeviceGetPciInfo_v3(dev d, struct pci *p) {
 	ENTER_GPU(d);
 	*p = (struct pci){.domain = 0, .bus = 0x1b + d->gpu, .device = 0, .id = 0x233010de};
