@@ -88,11 +88,13 @@ type Watcher struct {
 	stopped  chan struct{}
 }
 
+const notYet = "the kubelet has not answered yet"
+
 // Start begins to ask. A kubelet that is not there is looked for again.
 func Start(settings Settings) *Watcher {
 	ctx, stop := context.WithCancel(context.Background())
 	w := &Watcher{settings: settings.filled(), stop: stop, stopped: make(chan struct{})}
-	w.latest.Store(&Snapshot{Problem: "the kubelet has not answered yet"})
+	w.latest.Store(&Snapshot{Problem: notYet})
 	go w.run(ctx)
 	return w
 }
@@ -163,13 +165,13 @@ func (w *Watcher) run(ctx context.Context) {
 // without is a snapshot when the kubelet has not answered.
 func (w *Watcher) without(last *Snapshot, since time.Time, err error) *Snapshot {
 	s := &Snapshot{At: last.At, Holdings: last.Holdings, Lost: last.Lost}
-	s.Problem = "since " + since.Format(time.TimeOnly) + " it is not known which devices the kubelet has given: " + err.Error()
+	s.Problem = "since " + since.Format(time.TimeOnly) + " " + err.Error()
 	switch {
 	case s.At.IsZero():
 	case time.Since(s.At) > w.settings.Keep:
 		s.Holdings, s.Lost = nil, 0
 	default:
-		s.Problem += "; until " + s.At.Add(w.settings.Keep).Format(time.TimeOnly) + " those of " + s.At.Format(time.TimeOnly) + " count"
+		s.Problem += "; until " + s.At.Add(w.settings.Keep).Format(time.TimeOnly) + " what it said at " + s.At.Format(time.TimeOnly) + " counts"
 	}
 	return s
 }

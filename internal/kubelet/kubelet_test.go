@@ -221,7 +221,7 @@ func TestNoGRPC(t *testing.T) {
 		<-done
 	}()
 	w, _ := watch(t, Settings{Socket: path, Deadline: time.Second})
-	problem(t, w, "it is not known which devices the kubelet has given: ")
+	bpftest.Eventually(t, "a problem", func() bool { p := w.Latest().Problem; return p != "" && p != notYet })
 }
 
 func TestMoreThanFinds(t *testing.T) {
