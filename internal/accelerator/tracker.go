@@ -18,6 +18,8 @@ import (
 
 // Config of a tracker; what is zero has its default.
 type Config struct {
+	// Name of this node.
+	Node string
 	// How long a device does nothing before that is a finding: 30 s.
 	Idle time.Duration
 	// What such findings go by.
@@ -102,7 +104,7 @@ func New(c Config) *Tracker {
 		byUID:   map[string]*holder{},
 		unknown: &holder{
 			key: holderKey{class: event.ClassUnknown},
-			who: &event.Identity{Class: event.ClassUnknown},
+			who: &event.Identity{Class: event.ClassUnknown, Node: c.Node},
 		},
 		kernel:  &holder{network: newNetwork(&c)},
 		cache:   make([]cached, cachedIdentities),

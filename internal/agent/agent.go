@@ -175,6 +175,7 @@ func (a *Agent) lost() []event.Loss {
 func (a *Agent) notes() []string {
 	notes := append(slices.Clone(a.problems), a.who.problems()...)
 	notes = append(notes, a.kube.problems()...)
+	notes = append(notes, a.gpus.problems()...)
 	notes = append(notes, a.otel.Notes()...)
 	if a.cfg.DNSPorts == noPorts {
 		notes = append(notes, "what the DNS is asked is not read (ORB8_DNS_PORTS)")

@@ -79,7 +79,7 @@ func (a *Agent) openGPUs() *gpus {
 	}
 	g := &gpus{
 		cfg: &a.cfg, log: a.cfg.Log, groups: a.who.groups, inPods: a.kube != nil,
-		tracker: accelerator.New(accelerator.Config{Idle: a.cfg.GPUIdle, Grace: a.cfg.MetricsGrace}),
+		tracker: accelerator.New(accelerator.Config{Node: a.cfg.Node, Idle: a.cfg.GPUIdle, Grace: a.cfg.MetricsGrace}),
 		nearest: map[string]near{}, due: make(chan struct{}, 1),
 	}
 	if a.kube == nil && g.groups != nil {
@@ -147,6 +147,14 @@ func (g *gpus) take() *gathered {
 	w := g.waiting
 	g.waiting = nil
 	return w
+}
+
+// problems is what cannot be told, and why.
+func (g *gpus) problems() []string {
+	if g == nil {
+		return nil
+	}
+	return g.rdma.Latest().Problems
 }
 
 func (g *gpus) Close() error {

@@ -37,7 +37,7 @@ func TestDevicesAreIdentified(t *testing.T) {
 		t.Fatalf("%d devices", len(devices))
 	}
 	want := event.GPU{
-		UUID: "GPU-00000000-0000-0000-0000-000000000000", Model: "NVIDIA H100 80GB HBM3", PCI: "0000:1b:00.0", Divided: true,
+		UUID: "GPU-00000000-0000-0000-0000-000000000000", Model: "NVIDIA H100 80GB HBM3", Minor: 1, PCI: "0000:1b:00.0", Divided: true,
 		Instance: event.NoInstance, ComputeInstance: event.NoInstance,
 	}
 	if diff := cmp.Diff(want, *devices[0].gpu()); diff != "" {
