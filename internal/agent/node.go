@@ -123,6 +123,9 @@ func (n *node) losses() []event.Loss {
 		}
 	}
 	losses = append(losses, n.drops.losses()...)
+	if n.gpus != nil {
+		losses = append(losses, n.gpus.view.Load().Losses...)
+	}
 	return append(append(losses, n.who.Losses()...), n.lost()...)
 }
 
