@@ -4,8 +4,8 @@
 // ones: a Prometheus scrapes an agent that watches two pods talk and compute on
 // GPUs of a driver that plays them, answers every query of every dashboard, and of
 // NVIDIA's, evaluates every alert, and has counted in the end what the agent and
-// the interfaces have. Everything happens in namespaces and
-// cgroups of the test's own. It knows the dashboards by their files alone.
+// the interfaces have. Everything happens in namespaces and cgroups of the test's
+// own. It knows the dashboards by their files alone.
 package monitoring
 
 import (
