@@ -83,18 +83,31 @@ func (g *gpus) placed(devices []event.RDMADevice, gpus []event.GPU) []event.RDMA
 }
 
 // processes are those that devices tell of, by their groups as of now: a number
-// is soon another's.
+// is soon another's. One that has ended since the device was asked is who it was.
 func (g *gpus) processes(now *gathered) map[uint32]gpuProcess {
-	all := map[uint32]gpuProcess{}
+	all := make(map[uint32]gpuProcess, len(g.seen))
+	unseen := 0
+	defer func() {
+		g.seen = all
+		g.blind.Store(unseen > 0 && len(all) == 0)
+	}()
 	see := func(pid uint32) {
 		if _, known := all[pid]; known {
 			return
 		}
 		name := processName(pid)
-		if name == "" {
-			return // it has ended, or is not to be seen from here
+		one, was := g.seen[pid]
+		switch {
+		case name != "":
+			one = gpuProcess{name: name}
+		case was && !one.ended:
+			one.ended = true
+			all[pid] = one
+			return
+		default:
+			unseen++
+			return
 		}
-		one := gpuProcess{name: name}
 		if g.groups != nil {
 			if path, err := g.groups.Of(procDir, pid); err == nil {
 				one.group = g.groups.ID(path)

@@ -3,10 +3,14 @@
 package agent
 
 import (
+	"os/exec"
 	"testing"
 
+	"github.com/orb8/orb8/internal/bpftest"
 	"github.com/orb8/orb8/internal/cluster"
+	"github.com/orb8/orb8/internal/event"
 	"github.com/orb8/orb8/internal/kubelet"
+	"github.com/orb8/orb8/internal/probe/gpu"
 )
 
 // The kubelet tells names; whose they are may change from one second to the next.
@@ -73,5 +77,26 @@ func TestLetGo(t *testing.T) {
 	l.asked = false
 	if l.why() != "" {
 		t.Error("nobody wants it")
+	}
+}
+
+// Who ended since the driver was asked is who it was, for one second.
+func TestProcessesThatEnd(t *testing.T) {
+	g := &gpus{}
+	sleep := exec.Command("sleep", "600")
+	if err := sleep.Start(); err != nil {
+		t.Fatal(err)
+	}
+	end := func() { _ = sleep.Process.Kill(); _ = sleep.Wait() }
+	defer end()
+	pid := uint32(sleep.Process.Pid)
+	now := &gathered{gpus: &gpu.Snapshot{Samples: []event.GPUSample{{Processes: []event.GPUProcess{{PID: pid}, {PID: pid}}}}}}
+	bpftest.Eventually(t, "the process to have its name", func() bool { return g.processes(now)[pid].name == "sleep" })
+	end()
+	if one := g.processes(now)[pid]; one.name != "sleep" || g.blind.Load() {
+		t.Errorf("just ended: %+v", one)
+	}
+	if one, there := g.processes(now)[pid]; there || !g.blind.Load() {
+		t.Errorf("long ended: %+v", one)
 	}
 }

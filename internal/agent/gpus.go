@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -43,6 +44,10 @@ type gpus struct {
 	nearest  map[string]near
 	notGiven []string
 	looked   time.Time
+	// The processes of the second before.
+	seen map[uint32]gpuProcess
+	// There are some, and none is to be seen from here.
+	blind atomic.Bool
 
 	mu      sync.Mutex
 	waiting *gathered
@@ -69,6 +74,8 @@ type gathered struct {
 type gpuProcess struct {
 	group uint64
 	name  string
+	// It was not there any more.
+	ended bool
 }
 
 // openGPUs begins to sample.
@@ -154,7 +161,11 @@ func (g *gpus) problems() []string {
 	if g == nil {
 		return nil
 	}
-	return g.rdma.Latest().Problems
+	list := g.rdma.Latest().Problems
+	if g.blind.Load() {
+		list = append(slices.Clone(list), "processes on GPUs are not to be seen from the agent's pid namespace: whose they are is not known (hostPID)")
+	}
+	return list
 }
 
 func (g *gpus) Close() error {
