@@ -3,7 +3,9 @@
 package e2e
 
 import (
+	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -21,6 +23,8 @@ func gpus(t *testing.T, s *scene) {
 	eventually(t, 40*time.Second, func() []string { return w.complaints(n) })
 	eventually(t, 20*time.Second, func() []string { return n.sums() })
 	eventually(t, 20*time.Second, func() []string { return w.hca(n) })
+	w.xid(n)
+	w.released(n)
 	w.restarted(n)
 	n.kubeletRestarted(func() []string { return w.complaints(n) })
 	w.deleted(n)
@@ -203,6 +207,51 @@ func (w *workers) hca(n *gpuNode) (all []string) {
 		all = append(all, fmt.Sprintf("the training has no HCA: %+v", h))
 	}
 	return all
+}
+
+// xid: an error of a device is told with whom it concerns.
+func (w *workers) xid(n *gpuNode) {
+	n.play(append(w.processes(), "xid 1 0 31 -1")...)
+	eventually(w.t, 20*time.Second, func() []string {
+		out, _, err := n.question("trace", "gpu", "-o", "json", "--kind", "xid", "--since", "1m", "--duration", "1s")
+		if err != nil {
+			return []string{err.Error()}
+		}
+		for line := range strings.Lines(out) {
+			var e struct {
+				Device  gpuDevice
+				Holders []party
+				Xid     struct{ Code int }
+			}
+			if err := json.Unmarshal([]byte(line), &e); err != nil {
+				return []string{fmt.Sprintf("%q: %v", line, err)}
+			}
+			if e.Xid.Code == 31 && e.Device.UUID == gpuUUID(0) && len(e.Holders) == 1 && e.Holders[0].Pod == w.train.name {
+				return nil
+			}
+		}
+		return []string{"no Xid 31 of the training: " + out}
+	})
+}
+
+// released: until the driver is opened again, nothing is told of it.
+func (w *workers) released(n *gpuNode) {
+	t := w.t
+	drive := func(what string) {
+		if _, _, err := n.question("gpu", what); err != nil {
+			t.Fatal(err)
+		}
+	}
+	drive("release")
+	eventually(t, 10*time.Second, func() []string {
+		devices, err := n.devices()
+		if err != nil || len(devices) > 0 {
+			return []string{fmt.Sprintf("released, and told: %v, %v", slices.Sorted(maps.Keys(devices)), err)}
+		}
+		return nil
+	})
+	drive("open")
+	eventually(t, 30*time.Second, func() []string { return w.complaints(n) })
 }
 
 // restarted: a container that starts again has its devices on, and until its new

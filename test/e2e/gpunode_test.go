@@ -53,12 +53,14 @@ func told(v *float64) string {
 // scenario beside it, and a tree of files instead of sysfs.
 type gpuNode struct {
 	*scene
+	// It is asked on itself: through the API server, the kubelet has a part in it.
+	direct bool
 }
 
 // openGPUNode has the agents look there, until the row ends.
 func openGPUNode(t *testing.T, s *scene) *gpuNode {
 	t.Helper()
-	n := &gpuNode{s}
+	n := &gpuNode{scene: s}
 	library := filepath.Join(s.run, "libnvidia-ml.so.1")
 	source := filepath.Join(s.scripts, "../../../internal/probe/gpu/testdata/nvml.c")
 	if out, err := exec.Command("gcc", "-O1", "-shared", "-fPIC", "-o", library, source, "-ldl", "-lpthread").CombinedOutput(); err != nil {
@@ -241,17 +243,20 @@ func (n *gpuNode) kubeletRestarted(complaints func() []string) {
 	if killed != 1 {
 		t.Fatalf("%d kubelets were ended", killed)
 	}
-	end := time.Now().Add(10 * time.Second)
-	for time.Now().Before(end) {
-		if list := complaints(); len(list) > 0 {
-			t.Errorf("while the kubelet is away:\n%s", strings.Join(list, "\n"))
-			break
+	n.direct = true
+	eventually(t, 20*time.Second, func() []string {
+		if out, _, err := n.question("status", "-o", "json"); err != nil || !strings.Contains(out, "kubelet.sock") {
+			return []string{fmt.Sprintf("the kubelet is away, and that is not said: %v: %s", err, out)}
 		}
-		time.Sleep(time.Second)
+		return nil
+	})
+	if list := complaints(); len(list) > 0 {
+		t.Errorf("while the kubelet is away:\n%s", strings.Join(list, "\n"))
 	}
+	n.direct = false
 	n.inNode("sh", "-c", "setsid /run/start-kubelet </dev/null >/dev/null 2>&1 &")
 	eventually(t, 40*time.Second, func() (missing []string) {
-		out, _, err := n.ask("status", "-o", "json", "--node", nodeName(gpuNodeNumber))
+		out, _, err := n.question("status", "-o", "json")
 		if err != nil || strings.Contains(out, "kubelet.sock") {
 			return []string{fmt.Sprintf("%v: %s", err, out)}
 		}
@@ -302,9 +307,17 @@ type rdmaDevice struct {
 	Holders             []party
 }
 
-// gpu asks the node's agent.
-func ask[T any](n *gpuNode, args ...string) (list []*T, err error) {
-	out, _, err := n.ask(append([]string{"gpu", "-o", "json", "--node", nodeName(gpuNodeNumber)}, args...)...)
+// question asks the node's agent.
+func (n *gpuNode) question(args ...string) (out, errs string, err error) {
+	if n.direct {
+		return n.askOnNode(gpuNodeNumber, args...)
+	}
+	return n.ask(append(args, "--node", nodeName(gpuNodeNumber))...)
+}
+
+// records are what it says of devices and of who has them.
+func records[T any](n *gpuNode, more ...string) (list []*T, err error) {
+	out, _, err := n.question(append([]string{"gpu", "-o", "json"}, more...)...)
 	if err != nil {
 		return nil, err
 	}
@@ -320,7 +333,7 @@ func ask[T any](n *gpuNode, args ...string) (list []*T, err error) {
 
 // holders are those by namespace and pod; of what is no pod, "/".
 func (n *gpuNode) holders() (map[string]*gpuHolder, error) {
-	list, err := ask[gpuHolder](n)
+	list, err := records[gpuHolder](n)
 	all := map[string]*gpuHolder{}
 	for _, h := range list {
 		all[h.Holder.Namespace+"/"+h.Holder.Pod] = h
@@ -329,7 +342,7 @@ func (n *gpuNode) holders() (map[string]*gpuHolder, error) {
 }
 
 func (n *gpuNode) devices() (map[string]*gpuDevice, error) {
-	list, err := ask[gpuDevice](n, "--by", "device")
+	list, err := records[gpuDevice](n, "--by", "device")
 	all := map[string]*gpuDevice{}
 	for _, d := range list {
 		all[d.UUID] = d
@@ -337,11 +350,11 @@ func (n *gpuNode) devices() (map[string]*gpuDevice, error) {
 	return all, err
 }
 
-func (n *gpuNode) rdma() ([]*rdmaDevice, error) { return ask[rdmaDevice](n, "--by", "rdma") }
+func (n *gpuNode) rdma() ([]*rdmaDevice, error) { return records[rdmaDevice](n, "--by", "rdma") }
 
 // sums: what holders have, and what nobody has, is what the device has.
 func (n *gpuNode) sums() (all []string) {
-	holders, err := ask[gpuHolder](n)
+	holders, err := records[gpuHolder](n)
 	if err != nil {
 		return []string{err.Error()}
 	}
