@@ -39,7 +39,7 @@ func (s Settings) filled() Settings {
 	for _, d := range []struct {
 		of *time.Duration
 		is time.Duration
-	}{{&s.Every, 5 * time.Second}, {&s.Deadline, 5 * time.Second}, {&s.Retry, 5 * time.Second}, {&s.Keep, time.Minute}} {
+	}{{&s.Every, time.Second}, {&s.Deadline, 5 * time.Second}, {&s.Retry, 5 * time.Second}, {&s.Keep, time.Minute}} {
 		if *d.of <= 0 {
 			*d.of = d.is
 		}
@@ -109,11 +109,8 @@ func (w *Watcher) Close() error {
 	return nil
 }
 
-// changing is how many times as often it is asked while its answers change: of
-// several pods that start, the first is not long alone.
-const changing = 5
-
-// leisure is how much longer the kubelet rests than it takes to answer.
+// leisure is how much longer the kubelet rests than it takes to answer: with 60
+// pods that is a millisecond or two.
 const leisure = 20
 
 func (w *Watcher) run(ctx context.Context) {
@@ -151,14 +148,11 @@ func (w *Watcher) run(ctx context.Context) {
 		if lost > 0 && last.Lost == 0 {
 			w.settings.Log.Warn("the kubelet has given more devices than are kept", "kept", len(list), "lost", lost)
 		}
-		next := w.settings.Every
 		if slices.EqualFunc(list, last.Holdings, Holding.equal) {
 			list = last.Holdings
-		} else {
-			next /= changing
 		}
 		w.latest.Store(&Snapshot{At: time.Now(), Holdings: list, Lost: lost})
-		timer.Reset(max(next, leisure*time.Since(began)))
+		timer.Reset(max(w.settings.Every, leisure*time.Since(began)))
 	}
 }
 
