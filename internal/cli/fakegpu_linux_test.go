@@ -54,7 +54,7 @@ func gpuHolders() []*orb8v1.GpuHolder {
 	old := mig("b")
 	old.MemoryBytes, old.Busy = nil, nil
 	waits := &orb8v1.GpuFinding{
-		Kind: "idle", SinceNs: noon - 42*second, Uuids: []string{uuidOf(2)}, Cause: "storage", Peer: &orb8v1.End{Ip: "203.0.113.9", Port: 443, Class: "external", Fqdn: "s3.example.com", FqdnSource: "dns"},
+		Kind: "idle", SinceNs: noon - 42*second, Uuids: []string{uuidOf(2)}, Devices: []*orb8v1.GpuDevice{{Uuid: uuidOf(2), Index: 2}}, Cause: "storage", Peer: &orb8v1.End{Ip: "203.0.113.9", Port: 443, Class: "external", Fqdn: "s3.example.com", FqdnSource: "dns"},
 		RxBytesPerSecond: 118_000_000, Retransmits: 7, Text: "GPU 2 idle for 42s: it reads 118.0MB/s from s3.example.com",
 	}
 	evil := &orb8v1.GpuFinding{Kind: hostile, SinceNs: noon, Cause: hostile, Text: hostile}

@@ -36,7 +36,6 @@ type GPUTable struct {
 type gpuRow struct {
 	style  Style
 	known  GPUs
-	seen   map[string]*orb8v1.GpuShare
 	node   string
 	holder *orb8v1.GpuHolder
 	device *orb8v1.GpuDevice

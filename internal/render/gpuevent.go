@@ -14,30 +14,18 @@ import (
 
 // NewGPUEventTable makes a table of what happens to GPUs, which may go on for ever.
 func NewGPUEventTable(style Style) *GPUEventTable {
-	t := &GPUEventTable{newGPUTable(style, gpuEventColumns()), map[string]*orb8v1.GpuShare{}}
+	t := &GPUEventTable{newGPUTable(style, gpuEventColumns())}
 	t.table.table.reserve()
 	return t
 }
 
 // GPUEventTable shows samples, Xids, throttling and findings, one a row.
-type GPUEventTable struct {
-	table *GPUTable
-	// Devices of samples, by UUID, which is all that findings tell of them.
-	seen map[string]*orb8v1.GpuShare
-}
-
-// maxSeen bounds the devices that are remembered.
-const maxSeen = 10_000
+type GPUEventTable struct{ table *GPUTable }
 
 // Add takes an event.
 func (t *GPUEventTable) Add(e *orb8v1.Event) {
 	g := e.GetGpu()
-	for _, s := range g.GetSample().GetShares() {
-		if t.seen[s.GetUuid()] == nil && len(t.seen) < maxSeen {
-			t.seen[s.GetUuid()] = s
-		}
-	}
-	t.table.add(gpuRow{style: t.table.style, seen: t.seen, node: g.GetNode(), holder: g.GetSample(), device: g.GetDevice(), event: e})
+	t.table.add(gpuRow{style: t.table.style, node: g.GetNode(), holder: g.GetSample(), device: g.GetDevice(), event: e})
 }
 
 // Flush writes what was added.
@@ -87,30 +75,19 @@ func (r gpuRow) happened() cell {
 	return cell{text: "unknown"}
 }
 
-// devices are those of the holder, the one, or those of the finding: programs get
-// the same words whether samples were seen or not.
+// devices are those of the holder, the one, or those of the finding.
 func (r gpuRow) devices() string {
-	uuids := r.event.GetGpu().GetFinding().GetUuids()
 	switch {
 	case r.holder != nil:
 		return gpuList(r.holder.GetShares())
 	case r.device != nil:
 		return gpuLabel(r.device)
-	case !r.style.Human:
-		return words(uuids)
 	}
 	var shares []*orb8v1.GpuShare
-	var short []string
-	for _, uuid := range uuids {
-		short = append(short, shortUUID(uuid))
-		if s := r.seen[uuid]; s != nil {
-			shares = append(shares, s)
-		}
+	for _, d := range r.event.GetGpu().GetFinding().GetDevices() {
+		shares = append(shares, &orb8v1.GpuShare{Uuid: d.GetUuid(), Index: d.GetIndex(), Profile: d.GetProfile()})
 	}
-	if len(shares) == len(uuids) {
-		return gpuList(shares)
-	}
-	return words(short)
+	return gpuList(shares)
 }
 
 func (r gpuRow) uuids() string {

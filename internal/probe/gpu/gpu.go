@@ -156,7 +156,7 @@ func (s *Sampler) keep(list []event.GPUXid) {
 	s.lostXids += uint64(len(list) - n)
 }
 
-// Release closes the driver, so that MIG can be set up otherwise, GPUs be reset
+// Release closes the driver, where there is one, so that MIG can be set up otherwise, GPUs be reset
 // and the driver be replaced, until Open. An error says what still holds it; it
 // is closed once that has come back. It waits for the round that is under way:
 // a deadline for each call that hangs for the first time.
@@ -230,7 +230,7 @@ func (r *round) outcome() error {
 		return fmt.Errorf("open GPUs: %w", errors.Join(r.err, held))
 	case !r.want && held != nil:
 		return fmt.Errorf("release GPUs: %w: the driver is closed as soon as it does", held)
-	case !r.want && r.err != nil:
+	case !r.want && r.err != nil && !errors.Is(r.err, ErrNoLibrary):
 		return fmt.Errorf("release GPUs: %w", r.err)
 	}
 	return nil
