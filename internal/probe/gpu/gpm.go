@@ -34,6 +34,7 @@ func (g *gpm) free(lib *library) {
 }
 
 const (
+	gpmBusy         = 1
 	gpmPCIeSent     = 20
 	gpmPCIeReceived = 21
 )
@@ -65,6 +66,7 @@ func (d *nvmlDevice) activity(s *event.GPUSample, c *scratch) {
 		to    *event.Reading
 		scale float64
 	}{
+		{gpmBusy, &s.Busy, ratio},
 		{2, &s.SM, ratio},
 		{3, &s.Occupancy, ratio},
 		{5, &s.Tensor, ratio},
@@ -85,6 +87,9 @@ func (d *nvmlDevice) activity(s *event.GPUSample, c *scratch) {
 	for i, w := range wanted {
 		if d.whole != nil && w.id >= gpmPCIeSent {
 			continue // an instance has no bus of its own
+		}
+		if d.whole == nil && w.id == gpmBusy {
+			continue // the driver itself tells it of a GPU, as its users know it
 		}
 		if m.metrics[i].result == success {
 			*w.to = known(m.metrics[i].value * w.scale)

@@ -106,10 +106,10 @@ func TestSampleSaysWhatTheDriverDoes(t *testing.T) {
 		t.Error(diff)
 	}
 	in := sampled(t, devices[2]) // of GPU 0
-	if in.Busy.Known || in.Power.Known || in.PCIeSent.Known || len(in.Links) > 0 {
+	if in.Power.Known || in.PCIeSent.Known || len(in.Links) > 0 {
 		t.Error("an instance has what is its GPU's")
 	}
-	if got := []event.Reading{in.SM, in.Tensor, in.MemoryTotal}; !cmp.Equal(got, []event.Reading{known(0.54), known(0.57), known(10 * gib)}, approximately) {
+	if got := []event.Reading{in.Busy, in.SM, in.Tensor, in.MemoryTotal}; !cmp.Equal(got, []event.Reading{known(0.53), known(0.54), known(0.57), known(10 * gib)}, approximately) {
 		t.Error("instance: ", got)
 	}
 	if len(in.Processes) != 1 || in.Processes[0].PID != 500 || in.Processes[0].Instance != 2 {
@@ -160,7 +160,9 @@ func knowledge(t *testing.T, devices []device) []string {
 			add("Instance", id.Instance != event.NoInstance)
 			add("ComputeInstance", id.ComputeInstance != event.NoInstance)
 			add("Profile", id.Profile != "")
-			add("Instance.SM", sampled(t, d).SM.Known)
+			s := sampled(t, d)
+			add("Instance.SM", s.SM.Known)
+			add("Instance.Busy", s.Busy.Known)
 		}
 	}
 	slices.Sort(all)
@@ -168,8 +170,8 @@ func knowledge(t *testing.T, devices []device) []string {
 }
 
 const (
-	gpmGives   = "SM Occupancy Tensor DRAM Instance.SM"
-	migGives   = "Divided Instance ComputeInstance Profile Instance.SM"
+	gpmGives   = "SM Occupancy Tensor DRAM Instance.SM Instance.Busy"
+	migGives   = "Divided Instance ComputeInstance Profile Instance.SM Instance.Busy"
 	fieldsGive = "ECCCorrected ECCUncorrected ECCCorrectedEver ECCUncorrectedEver MemoryTemperature Energy PCIeReplays " +
 		"RowsCorrected RowsUncorrected RowsPending RowsFailed Link.Sent Link.Received Link.Replays Link.Recoveries Link.Damaged"
 )
@@ -177,7 +179,7 @@ const (
 // gives is what is not known without a function.
 var gives = map[function]string{
 	fnName: "Model", fnPCI: "PCI", fnMinor: "Minor",
-	fnMIGMode: migGives, fnMIGMost: migGives, fnMIGHandle: migGives, fnInstance: "Instance Instance.SM", fnComputeInstance: "ComputeInstance",
+	fnMIGMode: migGives, fnMIGMost: migGives, fnMIGHandle: migGives, fnInstance: "Instance Instance.SM Instance.Busy", fnComputeInstance: "ComputeInstance",
 	fnUtilization: "Busy MemoryBusy", fnEncoder: "Encoder", fnDecoder: "Decoder", fnMemory2: "MemoryReserved",
 	fnPower: "Power", fnPowerLimit: "PowerLimit", fnClock: "ClockSM ClockMemory ClockGraphics ClockVideo", fnThrottle: "Throttle",
 	fnFields: fieldsGive, fnLinkState: "Links Link.Sent Link.Received Link.Replays Link.Recoveries Link.Damaged",
@@ -185,7 +187,7 @@ var gives = map[function]string{
 	fnCompute: "Kind1 Processes", fnGraphics: "Kind2", fnMPS: "Kind4",
 	fnProcessUtilization: "Process.Busy Process.MemoryBusy Process.Encoder Process.Decoder",
 	fnGPMSupport:         gpmGives, fnGPMAlloc: gpmGives, fnGPMMetrics: gpmGives,
-	fnGPMSample: "SM Occupancy Tensor DRAM", fnGPMSampleMIG: "Instance.SM",
+	fnGPMSample: "SM Occupancy Tensor DRAM", fnGPMSampleMIG: "Instance.SM Instance.Busy",
 }
 
 // less fails where what is known is not all but the words of without.

@@ -175,7 +175,13 @@ ret nvmlGpmMetricsGet(struct metrics *m) {
 	if (m->version != 1 || m->a == m->b || !m->a->used || !m->b->used || m->a->of != m->b->of) return INVALID_ARGUMENT;
 	for (u32 i = 0; i < m->n; i++) {
 		m->metric[i].result = 0;
-		m->metric[i].value = m->metric[i].id + m->a->of->gpu + (m->a->instance > 0 ? 50 + m->a->instance : 0);
+		u32 id = m->metric[i].id;
+		int told = now.activity[m->a->of->gpu][id == 2 ? 0 : id == 5 ? 1 : 2];
+		if (told && (id == 2 || id == 5 || id == 10)) {
+			m->metric[i].value = told - 1;
+			continue;
+		}
+		m->metric[i].value = id + m->a->of->gpu + (m->a->instance > 0 ? 50 + m->a->instance : 0);
 	}
 	return 0;
 }

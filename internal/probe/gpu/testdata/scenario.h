@@ -11,6 +11,7 @@
 //   fail FUNCTION CODE GPU    GPU -1: all; FUNCTION *: all
 //   hang FUNCTION GPU         until the line is gone
 //   field ID CODE             a field that is not given
+//   activity GPU SM TENSOR DRAM, in percent
 //   busy GPU PERCENT, memory GPU MIB   what the device does, and has in use
 //   xid SEQ GPU CODE INSTANCE, migchange SEQ   told once
 //   wide                      processes have 32 bytes, as with drivers 530 to 535.86
@@ -36,7 +37,7 @@ struct told { unsigned seq; int gpu; unsigned code; int instance; };
 
 static struct scenario {
 	int gpus, gpm, links, wide, rules, processes, uses, events, fields;
-	int mig[GPUS], busy[GPUS], memory[GPUS];
+	int mig[GPUS], busy[GPUS], memory[GPUS], activity[GPUS][3];
 	struct rule rule[MOST];
 	struct process process[MOST];
 	struct use use[MOST];
@@ -64,7 +65,7 @@ static const char *scenario_path(void) {
 
 static void scenario_line(struct scenario *s, const char *line) {
 	char word[64];
-	int a, b;
+	int a, b, c, d;
 	struct rule r = {.gpu = -1};
 	struct process p;
 	struct use u;
@@ -74,6 +75,7 @@ static void scenario_line(struct scenario *s, const char *line) {
 	else if (sscanf(line, "gpm %d", &a) == 1) s->gpm = a;
 	else if (sscanf(line, "links %d", &a) == 1) s->links = a;
 	else if (sscanf(line, "busy %d %d", &a, &b) == 2) s->busy[a] = b;
+	else if (sscanf(line, "activity %d %d %d %d", &a, &b, &c, &d) == 4) s->activity[a][0] = b + 1, s->activity[a][1] = c + 1, s->activity[a][2] = d + 1;
 	else if (sscanf(line, "memory %d %d", &a, &b) == 2) s->memory[a] = b;
 	else if (sscanf(line, "field %d %d", &a, &b) == 2) { s->field[s->fields].id = a; s->field[s->fields++].code = b; }
 	else if (sscanf(line, "process %d %c %u %llu %d", &p.gpu, &p.kind, &p.pid, &p.mib, &p.instance) == 5) s->process[s->processes++] = p;
