@@ -131,7 +131,7 @@ type GPUFinding struct {
 	// Unix nanoseconds; Ended is 0 while it goes on.
 	Since, Ended int64
 	// It is about these.
-	GPUs  []*GPU
+	GPUs []*GPU
 	// 0 where nothing is known of the network.
 	Cause GPUCause
 	// Of storage and peer: whom; else nil.
