@@ -222,6 +222,9 @@ func (s *scene) process(p pod, container string) int {
 func (n *gpuNode) kubeletRestarted(complaints func() []string) {
 	t := n.t
 	t.Helper()
+	if n.settings["CGMODE"] == "v2" {
+		return // without controllers a kubelet does not start beside groups that are there
+	}
 	comms, err := filepath.Glob("/proc/[0-9]*/comm")
 	if err != nil {
 		t.Fatal(err)
