@@ -39,6 +39,8 @@ type workers struct {
 	often, seldom pod
 	// Have an instance each, of which one does nothing.
 	small, unused pod
+	// Has claimed a GPU.
+	claimer pod
 	// Has a GPU, does nothing on it, and sends on.
 	lazy pod
 }
@@ -48,6 +50,7 @@ func (n *gpuNode) workers() *workers {
 	t.Helper()
 	s.apply(t, s.owned("StatefulSet", "server", podSpec(place{node: 2}, container("main", "/bin/traffic", "serve", "-port", "7000"))))
 	server := s.ready(s.ns, "server", workload{"StatefulSet", "server"})
+	n.claimable()
 	serve := []string{"/bin/traffic", "serve", "-port", "7000"}
 	w := &workers{scene: s}
 	// The plugins give what is first of that which is free.
@@ -60,6 +63,7 @@ func (n *gpuNode) workers() *workers {
 	}{
 		{&w.train, "train", object{gpuResource: 1, hcaResource: 1}, map[string]string{"NVIDIA_COM_GPU": gpuUUID(0), "RDMA_HCA": hcaPCI}, serve},
 		{&w.lazy, "lazy", object{gpuResource: 1}, map[string]string{"NVIDIA_COM_GPU": gpuUUID(3)}, []string{"/bin/traffic", "send", "-to", server.ip + ":7000", "-times", "0", "-every", "100ms"}},
+		{&w.claimer, "claimer", nil, map[string]string{"CLAIMED": claimDevice}, serve},
 		{&w.often, "often", object{sharedResource: 1}, map[string]string{"NVIDIA_COM_GPU_SHARED": gpuUUID(1) + "::0"}, serve},
 		{&w.seldom, "seldom", object{sharedResource: 1}, map[string]string{"NVIDIA_COM_GPU_SHARED": gpuUUID(1) + "::1"}, serve},
 		{&w.small, "small", object{migResource: 1}, map[string]string{"NVIDIA_COM_MIG_1G_10GB": migUUID(2, 0)}, serve},
@@ -68,7 +72,11 @@ func (n *gpuNode) workers() *workers {
 		c := container("main", p.command...)
 		c["resources"] = object{"limits": p.asks}
 		// Beside it, one that has nothing.
-		s.apply(t, s.owned("StatefulSet", p.name, podSpec(place{node: gpuNodeNumber}, c, container("side", "sleep", "100000"))))
+		spec := podSpec(place{node: gpuNodeNumber}, c, container("side", "sleep", "100000"))
+		if p.asks == nil {
+			n.claim(spec, c)
+		}
+		s.apply(t, s.owned("StatefulSet", p.name, spec))
 		*p.to = s.ready(s.ns, p.name, workload{"StatefulSet", p.name})
 		for variable, want := range p.gets {
 			if got := strings.TrimSpace(s.kubectl(t, "-n", s.ns, "exec", p.to.name, "-c", "main", "--", "sh", "-c", "echo $"+variable)); got != want {
@@ -91,6 +99,7 @@ func (w *workers) processes() []string {
 		fmt.Sprintf("process 1 c %d 200 -1", one(w.seldom)),
 		fmt.Sprintf("used 1 %d 30", one(w.often)),
 		fmt.Sprintf("used 1 %d 10", one(w.seldom)),
+		fmt.Sprintf("process 4 c %d 700 -1", one(w.claimer)),
 		fmt.Sprintf("process 2 c %d 100 1", one(w.small)),
 	}
 }
@@ -113,6 +122,7 @@ func (w *workers) expected() []given {
 		// Of an instance, power is by what its SMs do.
 		{w.small, "active", migUUID(2, 0), "mig", true, -1, 100},
 		{w.unused, "allocated", migUUID(2, 1), "mig", true, -1, 0},
+		{w.claimer, "active", gpuUUID(4), "exclusive", false, 0.4, 700},
 		{w.lazy, "allocated", gpuUUID(3), "exclusive", false, 0, 0},
 	}
 }

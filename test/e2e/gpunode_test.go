@@ -25,6 +25,8 @@ const (
 	sharedResource = "nvidia.com/gpu.shared"
 	migResource    = "nvidia.com/mig-1g.10gb"
 	hcaResource    = "rdma/hca"
+	gpuDriver      = "gpu.nvidia.com"
+	claimDevice    = "gpu-4"
 	hcaPCI         = "0000:2a:00.0"
 
 	// Where the agent looks for the driver container's library, and a sysfs beside it.
@@ -48,7 +50,7 @@ func told(v *float64) string {
 	return fmt.Sprint(*v)
 }
 
-// gpuNode is the node that has four GPUs, of which the third is divided into two,
+// gpuNode is the node that has five GPUs, of which the third is divided into two,
 // and an HCA next to the first. There is a library that says so, driven by a
 // scenario beside it, and a tree of files instead of sysfs.
 type gpuNode struct {
@@ -122,9 +124,9 @@ func (n *gpuNode) shell(text string) {
 func (n *gpuNode) play(processes ...string) {
 	n.t.Helper()
 	lines := append([]string{
-		"gpus 4", "mig 2 2", "busy 0 60", "busy 1 60", "busy 3 0",
+		"gpus 5", "mig 2 2", "busy 0 60", "busy 1 60", "busy 3 0", "busy 4 40",
 		// Only the divided one tells what its SMs do.
-		"fail nvmlGpmQueryDeviceSupport 3 0", "fail nvmlGpmQueryDeviceSupport 3 1", "fail nvmlGpmQueryDeviceSupport 3 3",
+		"fail nvmlGpmQueryDeviceSupport 3 0", "fail nvmlGpmQueryDeviceSupport 3 1", "fail nvmlGpmQueryDeviceSupport 3 3", "fail nvmlGpmQueryDeviceSupport 3 4",
 	}, processes...)
 	n.shell(fmt.Sprintf("mkdir -p %[1]s\ncat >%[1]s/new <<'X'\n%[2]s\nX\nmv %[1]s/new %[1]s/scenario\n", driverLib, strings.Join(lines, "\n")))
 }
@@ -136,7 +138,7 @@ func sysfs() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "rm -rf %[1]s\nmkdir -p %[1]s/bus/pci/devices %[1]s/class/infiniband\ncd %[1]s\n", driverSys)
 	at := map[string]string{gpuPCI(0): here + "0000:19:00.0/" + gpuPCI(0), hcaPCI: here + "0000:19:01.0/" + hcaPCI}
-	for i := 1; i < 4; i++ {
+	for i := 1; i < 5; i++ {
 		at[gpuPCI(i)] = there + gpuPCI(i)
 	}
 	for address, path := range at {
@@ -161,15 +163,21 @@ func sysfs() string {
 func (n *gpuNode) offer() {
 	t := n.t
 	t.Helper()
-	c := container("main", "/bin/plugin",
+	c := container("main", "/bin/plugin", "-claim", gpuDriver+"="+nodeName(gpuNodeNumber)+"/"+claimDevice,
 		gpuResource+"="+gpuUUID(0)+"@0,"+gpuUUID(3)+"@1",
 		sharedResource+"="+gpuUUID(1)+"::0@1,"+gpuUUID(1)+"::1@1",
 		migResource+"="+migUUID(2, 0)+","+migUUID(2, 1),
 		hcaResource+"="+hcaPCI+"@0")
-	const sockets = "/var/lib/kubelet/device-plugins"
-	c["volumeMounts"] = []object{{"name": "sockets", "mountPath": sockets}}
+	var mounts, volumes []object
+	for _, dir := range []string{"device-plugins", "plugins", "plugins_registry"} {
+		path := "/var/lib/kubelet/" + dir
+		name := strings.ReplaceAll(dir, "_", "-")
+		mounts = append(mounts, object{"name": name, "mountPath": path})
+		volumes = append(volumes, object{"name": name, "hostPath": object{"path": path}})
+	}
+	c["volumeMounts"] = mounts
 	spec := podSpec(place{node: gpuNodeNumber}, c)
-	spec["volumes"] = []object{{"name": "sockets", "hostPath": object{"path": sockets}}}
+	spec["volumes"] = volumes
 	n.apply(t, n.owned("StatefulSet", "plugin", spec))
 	n.ready(n.ns, "plugin", workload{"StatefulSet", "plugin"})
 	eventually(t, time.Minute, func() (missing []string) {
@@ -184,6 +192,37 @@ func (n *gpuNode) offer() {
 		}
 		return missing
 	})
+}
+
+// claimable has the scheduler know the device that is claimed, and the container
+// runtime what it is to a container: a variable.
+func (n *gpuNode) claimable() {
+	t := n.t
+	t.Helper()
+	n.shell(fmt.Sprintf("mkdir -p /run/cdi\ncat >/run/cdi/e2e.json <<'X'\n"+
+		`{"cdiVersion":"0.6.0","kind":"k8s.%s/device","devices":[{"name":"%s","containerEdits":{"env":["CLAIMED=%[2]s"]}}]}`+"\nX\n", gpuDriver, claimDevice))
+	node := nodeName(gpuNodeNumber)
+	n.apply(t,
+		object{"apiVersion": "resource.k8s.io/v1", "kind": "DeviceClass", "metadata": object{"name": gpuDriver}, "spec": object{
+			"selectors": []object{{"cel": object{"expression": "device.driver == '" + gpuDriver + "'"}}},
+		}},
+		object{"apiVersion": "resource.k8s.io/v1", "kind": "ResourceSlice", "metadata": object{"name": node + "-gpus"}, "spec": object{
+			"driver": gpuDriver, "nodeName": node, "pool": object{"name": node, "generation": 1, "resourceSliceCount": 1},
+			"devices": []object{{"name": claimDevice, "attributes": object{"uuid": object{"string": gpuUUID(4)}}}},
+		}},
+		object{"apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaimTemplate", "metadata": object{"name": "gpu", "namespace": n.ns}, "spec": object{
+			"spec": object{"devices": object{"requests": []object{{"name": "gpu", "exactly": object{"deviceClassName": gpuDriver}}}}},
+		}})
+	t.Cleanup(func() {
+		n.kubectl(t, "delete", "deviceclass/"+gpuDriver, "resourceslice/"+node+"-gpus", "--wait=false", "--ignore-not-found")
+	})
+}
+
+// claim has a pod's container claim one: such a pod must be scheduled.
+func (n *gpuNode) claim(spec, c object) {
+	delete(spec, "nodeName")
+	spec["resourceClaims"] = []object{{"name": "gpu", "resourceClaimTemplateName": "gpu"}}
+	c["resources"] = object{"claims": []object{{"name": "gpu"}}}
 }
 
 // pids are the processes of a container, by their numbers in the node.
@@ -365,8 +404,8 @@ func (n *gpuNode) sums() (all []string) {
 	if err != nil {
 		return []string{err.Error()}
 	}
-	if len(devices) != 6 {
-		return []string{fmt.Sprintf("want 4 GPUs and 2 instances, got %v", slices.Sorted(maps.Keys(devices)))}
+	if len(devices) != 7 {
+		return []string{fmt.Sprintf("want 5 GPUs and 2 instances, got %v", slices.Sorted(maps.Keys(devices)))}
 	}
 	type sum struct{ busy, sm, memory, power float64 }
 	sums := map[string]sum{}

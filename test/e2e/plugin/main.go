@@ -7,8 +7,10 @@
 // first is given. The end-to-end tests read it.
 //
 //	plugin nvidia.com/gpu=GPU-0,GPU-1@1 rdma/hca=0000:1c:00.0
+//	plugin -claim gpu.nvidia.com=node1/gpu-4 rdma/hca=0000:1c:00.0
 //
-// What follows @ is the device's NUMA node.
+// What follows @ is the device's NUMA node. What can be claimed is a driver's, in a
+// pool, as a ResourceSlice has it.
 package main
 
 import (
@@ -42,7 +44,8 @@ func main() {
 
 func run(ctx context.Context, args []string, out io.Writer) error {
 	flags := flag.NewFlagSet("plugin", flag.ContinueOnError)
-	dir := flags.String("dir", deviceplugin.DevicePluginPath, "where the kubelet looks for plugins")
+	root := flags.String("root", "/var/lib/kubelet", "the kubelet's directory")
+	claim := flags.String("claim", "", "offer a device that is claimed, DRIVER=POOL/DEVICE")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -50,13 +53,21 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		return errors.New("say what to offer: RESOURCE=ID[@NUMA],ID[@NUMA]")
 	}
 	log := &log{to: out}
-	var offers []*offer
+	var offers []interface{ keep(context.Context) error }
+	if *claim != "" {
+		d, err := parseDriver(*claim)
+		if err != nil {
+			return err
+		}
+		d.root, d.log = *root, log
+		offers = append(offers, d)
+	}
 	for _, text := range flags.Args() {
 		o, err := parse(text)
 		if err != nil {
 			return err
 		}
-		o.dir, o.log = *dir, log
+		o.dir, o.log = filepath.Join(*root, filepath.Base(deviceplugin.DevicePluginPath)), log
 		offers = append(offers, o)
 	}
 	ended := make(chan error, len(offers))

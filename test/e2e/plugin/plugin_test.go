@@ -5,6 +5,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -16,6 +17,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	deviceplugin "k8s.io/kubelet/pkg/apis/deviceplugin/v1beta1"
+	dra "k8s.io/kubelet/pkg/apis/dra/v1"
+	registration "k8s.io/kubelet/pkg/apis/pluginregistration/v1"
 
 	"github.com/orb8/orb8/internal/bpftest"
 )
@@ -48,16 +51,27 @@ func startKubelet(t *testing.T, dir string) (*registry, func()) {
 	return r, stop
 }
 
-func TestOffers(t *testing.T) {
+// shortDir is short enough for a socket.
+func shortDir(t *testing.T) string {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "plugin")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = os.RemoveAll(dir) }()
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
+}
+
+func TestOffers(t *testing.T) {
+	root := shortDir(t)
+	dir := filepath.Join(root, "device-plugins")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
 	kubelet, stop := startKubelet(t, dir)
 	ctx, end := context.WithCancel(t.Context())
 	ended, out := make(chan error, 1), &bytes.Buffer{}
-	go func() { ended <- run(ctx, []string{"-dir", dir, "nvidia.com/gpu=GPU-1@1,GPU-0"}, out) }()
+	go func() { ended <- run(ctx, []string{"-root", root, "nvidia.com/gpu=GPU-1@1,GPU-0"}, out) }()
 	q := <-kubelet.came
 	if q.GetResourceName() != "nvidia.com/gpu" || q.GetVersion() != "v1beta1" {
 		t.Errorf("registered %v", q)
@@ -116,8 +130,40 @@ func allocates(t *testing.T, client deviceplugin.DevicePluginClient) {
 	}
 }
 
+func TestClaims(t *testing.T) {
+	d, err := parseDriver("gpu.nvidia.com=node1/gpu-4")
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.root, d.log = shortDir(t), &log{to: io.Discard}
+	ctx, end := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- d.keep(ctx) }()
+	conn, err := grpc.NewClient("unix:"+d.root+"/plugins_registry/gpu.nvidia.com-reg.sock",
+		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDefaultCallOptions(grpc.WaitForReady(true)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	info, err := registration.NewRegistrationClient(conn).GetInfo(t.Context(), &registration.InfoRequest{})
+	if err != nil || info.GetType() != "DRAPlugin" || info.GetEndpoint() != d.endpoint() {
+		t.Errorf("registers as %v, %v", info, err)
+	}
+	prepared, err := dra.NewDRAPluginClient(conn).NodePrepareResources(t.Context(), &dra.NodePrepareResourcesRequest{Claims: []*dra.Claim{{Uid: "7"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := prepared.GetClaims()["7"].GetDevices()[0]; got.GetPoolName() != "node1" || got.GetDeviceName() != "gpu-4" || got.GetCdiDeviceIds()[0] != "k8s.gpu.nvidia.com/device=gpu-4" {
+		t.Errorf("prepared %v", got)
+	}
+	end()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
 func TestWords(t *testing.T) {
-	for _, args := range [][]string{nil, {"gpu"}, {"gpu="}, {"=GPU-0"}, {"gpu=GPU-0@x"}} {
+	for _, args := range [][]string{nil, {"gpu"}, {"gpu="}, {"=GPU-0"}, {"gpu=GPU-0@x"}, {"-claim", "gpu.nvidia.com=gpu-4", "gpu=GPU-0"}} {
 		if err := run(t.Context(), args, &bytes.Buffer{}); err == nil {
 			t.Errorf("%v was taken", args)
 		}
