@@ -25,7 +25,7 @@ test: test-deps ## install by apt what the tests need, and run them all (root)
 	$(MAKE) smoke-test
 
 unit: ## the tests that need neither root nor a kernel, with the race detector
-	$(GO) test -race ./api/... ./internal/cli/... ./internal/client/... ./internal/enrich/... ./internal/event/... ./internal/filter/... ./internal/observer/... ./internal/pcapng/... ./internal/relay/... ./internal/render/... ./internal/store/... ./internal/wire/...
+	$(GO) test -race ./api/... ./internal/cli/... ./internal/client/... ./internal/enrich/... ./internal/event/... ./internal/filter/... ./internal/kubelet/... ./internal/observer/... ./internal/pcapng/... ./internal/relay/... ./internal/render/... ./internal/store/... ./internal/wire/...
 	$(GO) test -C tools/image -race .
 	$(GO) test -C tools/monitoring .
 
