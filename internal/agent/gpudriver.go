@@ -22,7 +22,21 @@ type letGo struct {
 	mu      sync.Mutex
 	asked   bool
 	labels  string // why the labels want it
+	// Until when the labels are waited for.
+	patience time.Time
 	settled string // why it was released; "" where it was not
+}
+
+// unread is why the driver is not opened before the node's labels are known: they
+// may be there to keep it closed. A cluster that does not tell is waited for so long.
+const (
+	unread   = "the node's labels are not known yet"
+	readTime = 10 * time.Second
+)
+
+// wait for the labels.
+func (l *letGo) wait() {
+	l.labels, l.settled, l.patience = unread, unread, time.Now().Add(readTime)
 }
 
 const onDemand = "on demand: orb8 gpu open takes it up again"
@@ -46,11 +60,13 @@ func (l *letGo) heed(known *cluster.Map, name string) {
 	if known == nil {
 		return
 	}
-	if n := known.Node(name); n != nil {
-		reason := releaseReason(n.Labels)
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		l.labels = reason
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch n := known.Node(name); {
+	case n != nil:
+		l.labels = releaseReason(n.Labels)
+	case l.labels == unread && time.Now().After(l.patience):
+		l.labels = ""
 	}
 }
 

@@ -5,6 +5,7 @@ package agent
 import (
 	"os/exec"
 	"testing"
+	"time"
 
 	"github.com/orb8/orb8/internal/bpftest"
 	"github.com/orb8/orb8/internal/cluster"
@@ -58,9 +59,15 @@ func TestLetGo(t *testing.T) {
 		m.Apply([]cluster.Change{{Kind: cluster.KindNode, Key: "n1", At: 1, Node: &cluster.Node{Name: "n1", Labels: map[string]string{labelGPU: value}}}}, true)
 	}
 	var l letGo
+	l.wait()
+	l.heed(m, "n1")
+	if l.why() != unread {
+		t.Error("the driver is opened before the labels are known")
+	}
+	l.patience = time.Now().Add(-time.Second)
 	l.heed(m, "n1")
 	if l.why() != "" {
-		t.Error("a node that is not known wants something")
+		t.Error("the labels are waited for without end")
 	}
 	label("release")
 	l.heed(m, "n1")

@@ -96,6 +96,10 @@ func (a *Agent) openGPUs() *gpus {
 	}
 	g.view.Store(&event.GPUView{})
 	settings := gpu.Settings{Sysfs: a.cfg.Sysfs}
+	if a.kube != nil && a.kube.source != nil {
+		g.letGo.wait()
+		settings.Released = true
+	}
 	if a.cfg.NVML != "" {
 		settings.Libraries = []string{a.cfg.NVML}
 	}
@@ -197,7 +201,7 @@ func (g *gpus) lookedUp(client *event.Identity, l *event.Lookup) {
 	}
 }
 
-// gpuKinds are the kinds of events by what they hold.
+// gpuKind is the kind of an event by what it holds.
 func gpuKind(e *event.GPUEvent) event.Kind {
 	switch {
 	case e.Sample != nil:

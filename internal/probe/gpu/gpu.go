@@ -27,6 +27,8 @@ type Settings struct {
 	Libraries []string
 	// Where sysfs is mounted.
 	Sysfs string
+	// It begins with the driver released.
+	Released bool
 	// How often devices are sampled, how long one may take, and how often what is not
 	// there, or may have changed, is looked for.
 	Every, Deadline, Retry time.Duration
@@ -193,7 +195,7 @@ func (s *Sampler) command(ctx context.Context, c command) error {
 
 func (s *Sampler) run() {
 	defer close(s.stopped)
-	r := round{Sampler: s, want: true, line: line{deadline: s.settings.Deadline}}
+	r := round{Sampler: s, want: !s.settings.Released, line: line{deadline: s.settings.Deadline}}
 	r.sample()
 	ticker := time.NewTicker(s.settings.Every)
 	defer ticker.Stop()

@@ -320,3 +320,19 @@ func TestNext(t *testing.T) {
 		t.Error("who does not wait is told nothing")
 	}
 }
+
+// A driver that is released from the beginning is opened when that is asked.
+func TestReleasedFromTheStart(t *testing.T) {
+	f := newFake(t, "gpus 1")
+	s := Start(Settings{Libraries: []string{f.path}, Sysfs: t.TempDir(), Released: true})
+	defer s.Close()
+	if now := s.Next(t.Context()); now.Status.Open || now.Status.Err != nil || len(now.GPUs) != 0 {
+		t.Errorf("before: %+v", now.Status)
+	}
+	if err := s.Open(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if now := s.Next(t.Context()); !now.Status.Open || len(now.GPUs) != 1 {
+		t.Errorf("after: %+v", now.Status)
+	}
+}
