@@ -99,7 +99,7 @@ verify-setup: ## say what this machine has of what orb8 needs
 	@test/smoke/verify-setup.sh
 
 # Debian and Ubuntu; elsewhere install these by hand.
-TEST_PACKAGES     := iproute2 iperf3 nftables ethtool tshark
+TEST_PACKAGES     := iproute2 iperf3 nftables ethtool tshark openssl gcc libc6-dev
 GENERATE_PACKAGES := clang-19 llvm-19 libbpf-dev linux-libc-dev protobuf-compiler
 E2E_PACKAGES      := libseccomp-dev pkg-config gcc libc6-dev busybox-static iproute2 iptables nftables conntrack openssl python3 tshark
 

@@ -31,9 +31,7 @@ type gpuPark struct {
 func newGPUPark(t *testing.T, processes int, scenario ...string) *gpuPark {
 	t.Helper()
 	bpftest.RequireKernel(t, bpftest.BPF)
-	if _, err := exec.LookPath("gcc"); err != nil {
-		t.Skip("needs gcc")
-	}
+	bpftest.RequireProgram(t, "gcc")
 	dir := t.TempDir()
 	k := &gpuPark{t: t, library: filepath.Join(dir, "libnvidia-ml.so.1"), sysfs: filepath.Join(dir, "sys")}
 	if out, err := exec.Command("gcc", "-O1", "-shared", "-fPIC", "-o", k.library, "../probe/gpu/testdata/nvml.c", "-ldl", "-lpthread").CombinedOutput(); err != nil {

@@ -9,6 +9,7 @@ package bpftest
 
 import (
 	"os"
+	"os/exec"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -41,6 +42,15 @@ func RequireKernel(t testing.TB, features ...Feature) {
 		if major < f.Major || major == f.Major && minor < f.Minor {
 			skip(t, "kernel %d.%d is older than %s (%d.%d)", major, minor, f.Name, f.Major, f.Minor)
 		}
+	}
+}
+
+// RequireProgram skips the test where a program is missing that it runs, and fails
+// it as RequireKernel does.
+func RequireProgram(t testing.TB, name string) {
+	t.Helper()
+	if _, err := exec.LookPath(name); err != nil {
+		skip(t, "needs %s: apt-get install %s", name, name)
 	}
 }
 

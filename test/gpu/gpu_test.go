@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/orb8/orb8/internal/bpftest"
 )
 
 // The test's own program is the worker, too.
@@ -23,9 +25,7 @@ func TestMain(m *testing.M) {
 
 func compile(t *testing.T, source, name string) string {
 	t.Helper()
-	if _, err := exec.LookPath("gcc"); err != nil {
-		t.Skip("needs gcc")
-	}
+	bpftest.RequireProgram(t, "gcc")
 	path := filepath.Join(t.TempDir(), name)
 	if out, err := exec.Command("gcc", "-Wall", "-Werror", "-O1", "-shared", "-fPIC", "-o", path, source, "-ldl", "-lpthread").CombinedOutput(); err != nil {
 		t.Fatalf("gcc: %v: %s", err, out)

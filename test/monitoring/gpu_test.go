@@ -42,12 +42,7 @@ const (
 // newRack has four GPUs, one of them divided.
 func newRack(t *testing.T) *rack {
 	t.Helper()
-	if _, err := exec.LookPath("gcc"); err != nil {
-		if os.Getenv("ORB8_REQUIRE_KERNEL") == "1" {
-			t.Fatal(err)
-		}
-		t.Skip(err)
-	}
+	bpftest.RequireProgram(t, "gcc")
 	r := &rack{t: t, dir: t.TempDir(), sent: rdmaBefore}
 	r.library, r.socket = filepath.Join(r.dir, "libnvidia-ml.so.1"), filepath.Join(r.dir, "kubelet.sock")
 	if out, err := exec.Command("gcc", "-O1", "-shared", "-fPIC", "-o", r.library, "../../internal/probe/gpu/testdata/nvml.c", "-ldl", "-lpthread").CombinedOutput(); err != nil {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/orb8/orb8/internal/bpftest"
 	"github.com/orb8/orb8/internal/event"
 )
 
@@ -81,10 +82,7 @@ func TestHellosOfGo(t *testing.T) {
 }
 
 func TestHellosOfOpenSSL(t *testing.T) {
-	openssl, err := exec.LookPath("openssl")
-	if err != nil {
-		t.Skip("no openssl: apt-get install openssl")
-	}
+	bpftest.RequireProgram(t, "openssl")
 	tests := map[string]event.Hello{
 		"-servername Example.com -alpn h2,http/1.1": {ServerName: "example.com", ALPN: []string{"h2", "http/1.1"}, Version: tls.VersionTLS13},
 		"-servername example.com -tls1_2":           {ServerName: "example.com", Version: tls.VersionTLS12},
@@ -97,7 +95,7 @@ func TestHellosOfOpenSSL(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer l.Close()
-			client := exec.Command(openssl, append([]string{"s_client", "-connect", l.Addr().String()}, strings.Fields(args)...)...)
+			client := exec.Command("openssl", append([]string{"s_client", "-connect", l.Addr().String()}, strings.Fields(args)...)...)
 			if err := client.Start(); err != nil {
 				t.Fatal(err)
 			}

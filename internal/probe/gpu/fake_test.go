@@ -12,6 +12,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/orb8/orb8/internal/bpftest"
 	"github.com/orb8/orb8/internal/event"
 )
 
@@ -39,9 +40,7 @@ type fake struct {
 // library's symbols.
 func newFake(tb testing.TB, scenario string, without ...string) *fake {
 	tb.Helper()
-	if _, err := exec.LookPath("gcc"); err != nil {
-		tb.Skip("needs gcc")
-	}
+	bpftest.RequireProgram(tb, "gcc")
 	lib, err := fakeNVML()
 	if err != nil {
 		tb.Fatal(err)
