@@ -12,6 +12,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/orb8/orb8/internal/accelerator"
 	"github.com/orb8/orb8/internal/cgroup"
 	"github.com/orb8/orb8/internal/cluster"
@@ -104,7 +106,7 @@ func (a *Agent) openGPUs() *gpus {
 		settings.Libraries = []string{a.cfg.NVML}
 	}
 	g.sampler = gpu.Start(settings)
-	sampled := rdma.Settings{Sysfs: a.cfg.Sysfs, Plain: a.cfg.Sysfs != Defaults().Sysfs}
+	sampled := rdma.Settings{Sysfs: a.cfg.Sysfs, Plain: !isSysfs(a.cfg.Sysfs)}
 	if a.spaces != nil && a.cfg.Netns == netnsAll {
 		sampled.Roots = roots(a.spaces.watcher)
 	}
@@ -113,6 +115,12 @@ func (a *Agent) openGPUs() *gpus {
 }
 
 const procDir = "/proc"
+
+// isSysfs: a tree of plain files stands for it in tests.
+func isSysfs(path string) bool {
+	var fs unix.Statfs_t
+	return unix.Statfs(path, &fs) == nil && fs.Type == unix.SYSFS_MAGIC
+}
 
 // roots are processes by whose eyes the devices of other namespaces are seen.
 func roots(w *netns.Watcher) func() []rdma.Root {
