@@ -19,12 +19,12 @@ import (
 // letGo is whether the GPU driver is to be held: somebody asked, or the node's
 // labels do.
 type letGo struct {
-	mu      sync.Mutex
-	asked   bool
-	labels  string // why the labels want it
+	mu     sync.Mutex
+	asked  bool
+	labels string // why the labels want it
 	// Until when the labels are waited for.
 	patience time.Time
-	settled string // why it was released; "" where it was not
+	settled  string // why it was released; "" where it was not
 }
 
 // unread is why the driver is not opened before the node's labels are known: they
