@@ -211,6 +211,9 @@ func (s *Sampler) run() {
 				continue
 			}
 			r.want = c.want
+			if !c.want && r.driver == nil {
+				r.err = nil // why it could not be opened does not matter any more
+			}
 			r.tried = time.Time{}
 			r.sample()
 			c.reply <- r.outcome()
@@ -232,7 +235,7 @@ func (r *round) outcome() error {
 		return fmt.Errorf("open GPUs: %w", errors.Join(r.err, held))
 	case !r.want && held != nil:
 		return fmt.Errorf("release GPUs: %w: the driver is closed as soon as it does", held)
-	case !r.want && r.err != nil && !errors.Is(r.err, ErrNoLibrary):
+	case !r.want && r.err != nil:
 		return fmt.Errorf("release GPUs: %w", r.err)
 	}
 	return nil

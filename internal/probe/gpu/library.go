@@ -5,6 +5,7 @@ package gpu
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"sync"
 	"time"
@@ -183,7 +184,7 @@ type library struct {
 func load(paths []string) (*library, error) {
 	err := ErrNoLibrary
 	for _, path := range paths {
-		loaded, failed := purego.Dlopen(path, purego.RTLD_NOW|purego.RTLD_LOCAL)
+		loaded, failed := openLibrary(path)
 		if failed == nil {
 			l := &library{loaded: loaded, processStride: int(unsafe.Sizeof(processInfo{})), gap: gpmGap}
 			if failed = l.start(); failed == nil {
@@ -198,6 +199,14 @@ func load(paths []string) (*library, error) {
 		}
 	}
 	return nil, err
+}
+
+// openLibrary stays on its thread, which is where the loader keeps why it could
+// not.
+func openLibrary(path string) (uintptr, error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	return purego.Dlopen(path, purego.RTLD_NOW|purego.RTLD_LOCAL)
 }
 
 // start finds the functions, and has the library begin.

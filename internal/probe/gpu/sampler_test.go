@@ -66,7 +66,10 @@ func TestSamplerFollowsTheDriver(t *testing.T) {
 		}
 	}
 	f.play(node, "busy 7 99")
-	eventually(t, s, "what GPU 7 does", func(s *Snapshot) bool { return s.Samples[17].Busy == known(0.99) })
+	later := eventually(t, s, "what GPU 7 does", func(s *Snapshot) bool { return s.Samples[17].Busy == known(0.99) })
+	if &later.GPUs[0] != &first.GPUs[0] {
+		t.Error("devices that are as they were are others: each event that is remembered keeps its own")
+	}
 
 	f.play(node, "fail * 15 3")
 	lost := eventually(t, s, "a lost GPU", func(s *Snapshot) bool { return len(states(s, event.GPULost)) == 1 })
@@ -332,5 +335,30 @@ func TestReleasedFromTheStart(t *testing.T) {
 	}
 	if now := s.Next(t.Context()); !now.Status.Open || len(now.GPUs) != 1 {
 		t.Errorf("after: %+v", now.Status)
+	}
+}
+
+// Whoever has no driver can let go of it, and ends without an error.
+func TestReleaseWithoutADriver(t *testing.T) {
+	broken := t.TempDir() + "/libnvidia-ml.so.1"
+	if err := os.WriteFile(broken, []byte("no library"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{"/no/such/library", broken} {
+		for range 50 { // the loader keeps what it says by thread
+			s := Start(Settings{Libraries: []string{path}, Sysfs: t.TempDir()})
+			if err := s.Open(t.Context()); (path != broken) != errors.Is(err, ErrNoLibrary) {
+				t.Fatalf("open %s: %v", path, err)
+			}
+			if err := s.Release(t.Context()); err != nil {
+				t.Fatalf("release %s: %v", path, err)
+			}
+			if now := s.Next(t.Context()); now.Status.Err != nil || now.Status.Open {
+				t.Fatalf("released: %+v", now.Status)
+			}
+			if err := s.Close(); err != nil {
+				t.Fatalf("close %s: %v", path, err)
+			}
+		}
 	}
 }
