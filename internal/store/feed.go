@@ -163,6 +163,8 @@ func (f *Feed) Publish(h Happened, e *event.Event) {
 func (f *Feed) PublishGPU(k event.Kind, at int64, g *event.GPUEvent) {
 	e := event.Event{Kind: k, Time: at, GPU: g}
 	if !fleeting.Has(k) {
+		own := *g // which is remembered without the others of its second
+		e.GPU = &own
 		f.remember(&e)
 	}
 	for _, fo := range f.followers {

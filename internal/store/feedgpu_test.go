@@ -3,8 +3,10 @@
 package store
 
 import (
+	"runtime"
 	"testing"
 
+	"github.com/orb8/orb8/internal/bpftest"
 	"github.com/orb8/orb8/internal/event"
 	"github.com/orb8/orb8/internal/filter"
 )
@@ -49,4 +51,27 @@ func TestFeedOfGPUs(t *testing.T) {
 	if after, _ := f.Follow(Wish{Since: 8}); len(after.Events()) != 0 {
 		t.Error("a sample is remembered")
 	}
+}
+
+// What is remembered of a second does not keep the rest of it.
+func TestFeedRemembersNoNeighbours(t *testing.T) {
+	f := NewFeed(FeedConfig{})
+	gone := make(chan struct{})
+	func() {
+		row := &event.GPUHolder{Who: &event.Identity{}, Shares: make([]event.GPUShare, 100)}
+		runtime.AddCleanup(row, func(gone chan struct{}) { close(gone) }, gone)
+		events := []event.GPUEvent{{Sample: row}, {Xid: &event.GPUXid{Code: 79}}}
+		f.PublishGPU(event.KindGPUSample, 1, &events[0])
+		f.PublishGPU(event.KindGPUXid, 1, &events[1])
+	}()
+	bpftest.Eventually(t, "the second's samples to be gone", func() bool {
+		runtime.GC()
+		select {
+		case <-gone:
+			return true
+		default:
+			return false
+		}
+	})
+	runtime.KeepAlive(f)
 }

@@ -4,6 +4,7 @@ package gpu
 
 import (
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/orb8/orb8/internal/event"
@@ -208,6 +209,10 @@ func (r *round) publish() {
 			if p.busy {
 				s.Samples[i] = event.GPUSample{UUID: p.gpu().UUID, At: p.since.UnixNano(), State: event.GPUHung}
 			}
+		}
+		// What happened to a device is remembered, and with it those beside it.
+		if last := r.latest.Load(); slices.Equal(s.GPUs, last.GPUs) {
+			s.GPUs = last.GPUs
 		}
 	}
 	r.latest.Store(s)
