@@ -3,8 +3,11 @@
 package gpu
 
 import (
+	"math"
 	"testing"
 	"unsafe"
+
+	"github.com/orb8/orb8/internal/event"
 )
 
 // The numbers are what a C compiler says of NVML's header, 13.4.
@@ -66,5 +69,16 @@ func TestFieldTellsItsType(t *testing.T) {
 	f := fieldValue{kind: 7}
 	if _, ok := f.number(); ok {
 		t.Error("an unknown type has a value")
+	}
+}
+
+func TestWhatIsNoNumberIsAbsent(t *testing.T) {
+	for _, v := range []float64{math.NaN(), math.Inf(1), math.Inf(-1)} {
+		if r := known(v); r != (event.Reading{}) {
+			t.Errorf("%v: %+v", v, r)
+		}
+	}
+	if r := known(0.5); !r.Known || r.Value != 0.5 {
+		t.Errorf("%+v", r)
 	}
 }

@@ -3,6 +3,7 @@
 package gpu
 
 import (
+	"math"
 	"unsafe"
 
 	"github.com/orb8/orb8/internal/event"
@@ -69,7 +70,14 @@ func (d *nvmlDevice) answered(f function, r result) bool {
 	return r == success
 }
 
-func known(v float64) event.Reading { return event.Reading{Value: v, Known: true} }
+// known: of a GPU that did nothing between two samples GPM may tell what is no
+// number, and sums would be none from then on.
+func known(v float64) event.Reading {
+	if math.IsNaN(v) || math.IsInf(v, 0) {
+		return event.Reading{}
+	}
+	return event.Reading{Value: v, Known: true}
+}
 
 func percent(v uint32) event.Reading { return known(float64(v) / 100) }
 
