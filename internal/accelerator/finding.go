@@ -90,7 +90,8 @@ type condition struct {
 
 // at takes in a sample.
 func (c *condition) at(at int64, holds, known bool) {
-	if c.since != 0 && at-c.last > longest {
+	// A clock that was set back is in the past of what lasts.
+	if c.since != 0 && (at-c.last > longest || at < c.last) {
 		c.since, c.ended = 0, c.last
 	}
 	switch {

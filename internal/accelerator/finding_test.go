@@ -247,6 +247,19 @@ func TestGapsBeginAnew(t *testing.T) {
 	}
 }
 
+func TestClockThatIsSetBackBeginsAnew(t *testing.T) {
+	w := newWatcher(1)
+	w.set(idles)
+	w.each(40)
+	w.at -= 3600 * second
+	if n := w.until(1); n != 1 || w.told[1].Ended == 0 {
+		t.Errorf("what was found has not ended: %+v", w.told)
+	}
+	if n := w.until(60); n < 29 || n > 32 {
+		t.Errorf("found again after %d rounds", n)
+	}
+}
+
 func TestOneFindingForAllDevices(t *testing.T) {
 	w := newWatcher(4)
 	w.only(0, idles)

@@ -296,10 +296,11 @@ func (p *peer) close(at, lasted int64) {
 	said, seconds := float64(s.rx)-float64(s.tx)/16, float64(lasted)/1e9
 	p.trickle += s.rx
 	if said >= quiet*seconds {
+		// What is said quietly is left out: seen from when it fell silent, it would grow.
 		p.loud, p.trickle = at, 0
+		p.past, p.pastAt = p.pastOf(at)+said, at
 	}
 	p.mattered = p.mattered || float64(s.rx+s.tx) >= much*seconds
-	p.past, p.pastAt = p.pastOf(at)+max(said, 0), at
 	p.now, p.works = sums{}, false
 }
 
@@ -308,7 +309,8 @@ func (p *peer) pastOf(at int64) float64 {
 	if p.past == 0 {
 		return 0
 	}
-	return p.past * math.Exp2(float64(p.pastAt-at)/float64(half))
+	// Not more than it was: a clock may be set back.
+	return p.past * math.Exp2(min(float64(p.pastAt-at)/float64(half), 1))
 }
 
 // sum is what the peer did in the window.

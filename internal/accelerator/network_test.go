@@ -317,6 +317,22 @@ func TestSilenceIsOfWhoFellSilentFirst(t *testing.T) {
 	}
 }
 
+// Heartbeats of who sent little do not make up for what another sent, however long
+// that is ago.
+func TestHeartbeatsAreNotAwaited(t *testing.T) {
+	w := newWatcher(1)
+	ring, little := connectionTo(next, "10.0.1.1", 40001), connectionTo(monitor, "10.0.1.9", 40001)
+	w.each(60, w.moves(ring, 100*mb, 100*mb), w.moves(little, mb, mb))
+	w.set(idles)
+	w.each(24*3600, w.moves(little, 100, 100))
+	if f := w.row.Findings; len(f) != 1 || f[0].Peer != next {
+		t.Errorf("%+v", f[0])
+	}
+	if len(w.told) != 1 {
+		t.Errorf("told %d times, the last %q", len(w.told), w.told[len(w.told)-1].Text)
+	}
+}
+
 func TestClosedConnectionsAreNotAwaited(t *testing.T) {
 	w := newWatcher(1)
 	f := connectionTo(next, "10.0.1.1", 40001)
