@@ -168,7 +168,7 @@ func TestBudgetOfMemory(t *testing.T) {
 	bpftest.RequireKernel(t, bpftest.BPF)
 	t.Parallel()
 	p := bpftest.NewPair(t)
-	const most = 112 << 20 // 95 of it when idle
+	const most = 120 << 20 // 107 of it when idle, of which a third is the program itself
 	a := start(t, p.A.Netns, "ORB8_MAX_CPU=0", fmt.Sprint("ORB8_MAX_MEMORY=", most))
 	before := a.status().Interfaces[0].Egress
 	memory := func(st *pb.NodeStatus) uint64 { return st.Cost.ResidentBytes + st.Cost.KernelMapBytes }
