@@ -191,6 +191,26 @@ func TestRDMA(t *testing.T) {
 		map[string]float64{"mlx5_0 batch-2 egress": 50, "mlx5_0 batch-2 ingress": 0, "mlx5_1  egress": 0, "mlx5_1  ingress": 700})
 }
 
+// A device that does not answer for a while, or does not tell its bytes, has not
+// suffered once more what it had before.
+func TestRDMAThatIsAway(t *testing.T) {
+	s := newScenes(viewOf(), false)
+	s.gather(t)
+	s.gather(t)
+	whole, part := s.view, viewOf()
+	part.RDMA = part.RDMA[:1]
+	for _, away := range []*event.GPUView{part, whole} {
+		s.view = away
+		s.gather(t)
+	}
+	quiet := viewOf()
+	quiet.RDMA[1].Ports[0].TotalKnown = false
+	for _, now := range []*event.GPUView{quiet, whole} {
+		s.view = now
+		expect(t, "congestion", shown(t, s.gather(t), "orb8_rdma_congestion_total", "device"), map[string]float64{"mlx5_0": 10, "mlx5_1": 0})
+	}
+}
+
 // TestDCGM is a golden one, of the second scrape a second later.
 func TestDCGM(t *testing.T) {
 	s := newScenes(viewOf(), true)

@@ -45,7 +45,7 @@ type Gatherer struct {
 	round uint64
 	// What was last told of GPUs' accounts, and of RDMA ports.
 	told   map[account]*event.GPUAccount
-	wires  map[wire]uint64
+	wires  map[wire]told
 	xids   map[string]heard
 	speeds map[string]speed
 }
@@ -92,7 +92,7 @@ type series struct {
 
 // NewGatherer makes one that has shown nothing.
 func NewGatherer(take func() (*meter.Snapshot, error)) *Gatherer {
-	return &Gatherer{take: take, shown: map[key]*series{}, xids: map[string]heard{}}
+	return &Gatherer{take: take, shown: map[key]*series{}, wires: map[wire]told{}, xids: map[string]heard{}}
 }
 
 // Gather makes it a prometheus.Gatherer.

@@ -38,11 +38,18 @@ type wire struct {
 	packets, sent bool
 }
 
+// told is what was counted when it was last told, and in which round.
+type told struct{ n, round uint64 }
+
+// away is for how many rounds a device may not answer, and what it has counted is
+// not counted once more.
+const away = 240
+
 // rdma tells of RDMA devices. What a port moved falls to who uses it when that is
 // told: the kernel counts by port.
 func (x *exposition) rdma(v *event.GPUView) {
 	r := &rdmaFamilies{
-		exposition: x, now: map[wire]uint64{},
+		exposition: x,
 		bytes:      &rising{family: x.counter("orb8_rdma_bytes_total", "Bytes that the port sent (egress) and received (ingress), since the agent first told of it.")},
 		packets:    &rising{family: x.counter("orb8_rdma_packets_total", "Packets that the port sent (egress) and received (ingress), since the agent first told of it.")},
 		congestion: &rising{family: x.counter("orb8_rdma_congestion_total", "What tells that the net is full, or loses, by the kernel's name of the counter.")},
@@ -57,7 +64,11 @@ func (x *exposition) rdma(v *event.GPUView) {
 			r.port(d, &d.Ports[j])
 		}
 	}
-	x.wires = r.now
+	for at, was := range x.wires {
+		if was.round+away < x.round {
+			delete(x.wires, at)
+		}
+	}
 	for _, f := range [...]*rising{r.bytes, r.packets, r.congestion, r.errors} {
 		f.done()
 	}
@@ -67,7 +78,6 @@ type rdmaFamilies struct {
 	*exposition
 	bytes, packets, congestion, errors *rising
 	up, rate, info                     *family
-	now                                map[wire]uint64
 }
 
 func (r *rdmaFamilies) port(d *event.RDMADevice, p *event.RDMAPort) {
@@ -103,9 +113,9 @@ func (r *rdmaFamilies) port(d *event.RDMADevice, p *event.RDMAPort) {
 		default:
 			continue
 		}
-		at.name = c.Name
-		was := r.wires[at]
-		r.now[at] = c.Seen
+		one := wire{device: d.Name, netns: d.Netns, port: p.Number, name: c.Name}
+		was := r.wires[one].n
+		r.wires[one] = told{c.Seen, r.round}
 		name := meter.Clean(c.Name)
 		r.rise(to, key{w, rdmaCounter, name}, since(float64(was), float64(c.Seen)), func() []*dto.LabelPair { return w.labels("counter", name) })
 	}
@@ -115,11 +125,11 @@ func (r *rdmaFamilies) port(d *event.RDMADevice, p *event.RDMAPort) {
 // nobody knows whose it was.
 func (r *rdmaFamilies) moved(at wire, n uint64) float64 {
 	was, known := r.wires[at]
-	r.now[at] = n
-	if !known {
+	r.wires[at] = told{n, r.round}
+	if !known || was.round+1 < r.round {
 		return 0
 	}
-	return since(float64(was), float64(n))
+	return since(float64(was.n), float64(n))
 }
 
 func (r *rdmaFamilies) describe(d *event.RDMADevice, p *event.RDMAPort, w port) {
