@@ -4,8 +4,8 @@
 // instance of one, does, and who has a context on it. It knows processes by
 // their numbers and no pods, changes no setting of any GPU, and is not in the
 // way: a driver that hangs costs a goroutine, and one that is not there nothing.
-// The library is opened at run time; what it lacks is said, and absent. Nothing
-// reads it yet but its tests.
+// The library is opened at run time; what it lacks is said, and absent. The agent
+// reads it.
 package gpu
 
 import (
@@ -98,6 +98,8 @@ type Sampler struct {
 	latest   atomic.Pointer[Snapshot]
 	commands chan command
 	stopped  chan struct{}
+	// The driver is not wanted.
+	released atomic.Bool
 
 	mu       sync.Mutex
 	xids     []event.GPUXid
@@ -120,6 +122,7 @@ func Start(settings Settings) *Sampler {
 func start(settings Settings, open func() (driver, error)) *Sampler {
 	s := &Sampler{settings: settings, open: open, commands: make(chan command), stopped: make(chan struct{})}
 	s.latest.Store(&Snapshot{})
+	s.released.Store(settings.Released)
 	go s.run()
 	return s
 }
@@ -162,14 +165,22 @@ func (s *Sampler) keep(list []event.GPUXid) {
 // and the driver be replaced, until Open. An error says what still holds it; it
 // is closed once that has come back. It waits for the round that is under way:
 // a deadline for each call that hangs for the first time.
-func (s *Sampler) Release(ctx context.Context) error { return s.command(ctx, command{}) }
+// Where ctx ends before, it is done nevertheless.
+func (s *Sampler) Release(ctx context.Context) error {
+	s.released.Store(true)
+	return s.command(ctx, command{})
+}
 
 // Open uses the driver again. An error says why it cannot be used; it is tried
 // again until Release.
-func (s *Sampler) Open(ctx context.Context) error { return s.command(ctx, command{want: true}) }
+func (s *Sampler) Open(ctx context.Context) error {
+	s.released.Store(false)
+	return s.command(ctx, command{want: true})
+}
 
 // Close releases the driver and ends. It is idempotent.
 func (s *Sampler) Close() error {
+	s.released.Store(true)
 	return s.command(context.Background(), command{stop: true})
 }
 
@@ -195,7 +206,7 @@ func (s *Sampler) command(ctx context.Context, c command) error {
 
 func (s *Sampler) run() {
 	defer close(s.stopped)
-	r := round{Sampler: s, want: !s.settings.Released, line: line{deadline: s.settings.Deadline}}
+	r := round{Sampler: s, line: line{deadline: s.settings.Deadline}}
 	r.sample()
 	ticker := time.NewTicker(s.settings.Every)
 	defer ticker.Stop()
@@ -210,7 +221,6 @@ func (s *Sampler) run() {
 				c.reply <- nil
 				continue
 			}
-			r.want = c.want
 			if !c.want && r.driver == nil {
 				r.err = nil // why it could not be opened does not matter any more
 			}

@@ -40,6 +40,7 @@ type place struct {
 // sample is one round.
 func (r *round) sample() {
 	r.line.settle()
+	r.want = !r.released.Load()
 	switch {
 	case r.want && r.driver == nil:
 		r.openDriver()
@@ -53,6 +54,9 @@ func (r *round) sample() {
 		}
 		r.takeEvents()
 		for _, p := range r.places {
+			if r.released.Load() {
+				break // it waits for that
+			}
 			r.samplePlace(p)
 		}
 	}

@@ -167,6 +167,23 @@ func TestReleaseThatHangs(t *testing.T) {
 	bpftest.Eventually(t, "it to be released", func() bool { return s.Release(ctx) == nil })
 }
 
+// Who has not the time to wait for a release until devices that hang have had theirs
+// has it nevertheless.
+func TestReleaseThatIsNotWaitedFor(t *testing.T) {
+	f := newFake(t, "gpus 8")
+	s := f.sampling(Settings{Deadline: 300 * time.Millisecond})
+	eventually(t, s, "devices", func(s *Snapshot) bool { return len(states(s, event.GPUOK)) == 8 })
+	f.play("gpus 8", "hang nvmlDeviceGetUtilizationRates -1")
+	time.Sleep(100 * time.Millisecond) // in the midst of it, where the machine is not busy
+	over, cancel := context.WithCancel(context.Background())
+	cancel()
+	if err := s.Release(over); err == nil {
+		t.Error("released at once")
+	}
+	f.play("gpus 8")
+	eventually(t, s, "it to be released", func(s *Snapshot) bool { return !s.Status.Open && len(s.Status.Hung) == 0 && s.Status.Version == "" })
+}
+
 func TestReleaseAndOpen(t *testing.T) {
 	ctx := context.Background()
 	f := newFake(t, node)
