@@ -23,6 +23,9 @@ func (x *exposition) dcgmLabels(g *event.GPU, w whose) []*dto.LabelPair {
 	if g.Parent != "" {
 		uuid, instance = g.Parent, strconv.FormatUint(uint64(g.Instance), 10)
 		model = strings.TrimSuffix(model, " MIG "+g.Profile)
+		if strings.Contains(g.Profile, "c.") { // one of several of that instance
+			instance += "/" + strconv.FormatUint(uint64(g.ComputeInstance), 10)
+		}
 	}
 	return labels("gpu", w.gpu, "UUID", meter.Clean(uuid), "pci_bus_id", dcgmAddress(g.PCI), "device", "nvidia"+w.gpu,
 		"modelName", meter.Clean(model), "Hostname", meter.Clean(x.Node), "GPU_I_PROFILE", w.mig, "GPU_I_ID", instance,

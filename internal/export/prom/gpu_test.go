@@ -211,6 +211,21 @@ func TestRDMAThatIsAway(t *testing.T) {
 	}
 }
 
+// Compute instances of one GPU instance are not one series.
+func TestDCGMOfComputeInstances(t *testing.T) {
+	v := &event.GPUView{Samples: make([]event.GPUSample, 2), Modes: make([]event.GPUMode, 2)}
+	h := event.GPUHolder{Who: &event.Identity{Class: event.ClassUnknown}}
+	for i, uuid := range []string{"MIG-a", "MIG-b"} {
+		v.GPUs = append(v.GPUs, event.GPU{UUID: uuid, Parent: "GPU-a", Profile: "1c.2g.20gb", Instance: 3, ComputeInstance: uint32(i)})
+	}
+	for i := range v.GPUs {
+		h.Shares = append(h.Shares, event.GPUShare{GPU: &v.GPUs[i], Memory: event.Reading{Value: 1 << 20, Known: true}})
+	}
+	v.Holders = []event.GPUHolder{h}
+	expect(t, "memory", shown(t, newScenes(v, true).gather(t), "DCGM_FI_DEV_FB_USED", "UUID", "GPU_I_ID"),
+		map[string]float64{"GPU-a 3/0": 1, "GPU-a 3/1": 1})
+}
+
 // TestDCGM is a golden one, of the second scrape a second later.
 func TestDCGM(t *testing.T) {
 	s := newScenes(viewOf(), true)
