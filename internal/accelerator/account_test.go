@@ -240,3 +240,24 @@ func TestThrottlingBeginsAndEnds(t *testing.T) {
 		t.Errorf("%+v", events)
 	}
 }
+
+// That a GPU has fallen off the bus is told of that GPU, and counted, though the
+// driver does not list it any more.
+func TestXidOfAGPUThatWent(t *testing.T) {
+	n := newNode()
+	n.process(n.gpu(0.5), pod("a"), 0.5, 1e9)
+	tracker := New(Config{})
+	tracker.Round(&n.Round)
+	gone := n.GPUs[0]
+	n.next()
+	n.GPUs, n.Samples, n.Xids = nil, nil, []event.GPUXid{{UUID: gone.UUID, Code: 79, Instance: event.NoInstance}}
+	view, events := tracker.Round(&n.Round)
+	i := slices.IndexFunc(events, func(e event.GPUEvent) bool { return e.Xid != nil })
+	if i < 0 || *events[i].GPU != gone || events[i].Holders[0].Class != event.ClassUnknown {
+		t.Errorf("%+v", events)
+	}
+	counted := slices.ContainsFunc(view.Accounts, func(a event.GPUAccount) bool { return a.GPU.UUID == gone.UUID && a.Xids[79] == 1 })
+	if !counted {
+		t.Errorf("not counted: %+v", view.Accounts)
+	}
+}

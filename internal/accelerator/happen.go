@@ -17,7 +17,7 @@ func (t *Tracker) xids(r *Round) (list []event.GPUEvent) {
 		if d := t.failed(x); d != nil {
 			e.GPU, e.Holders = d.gpu, t.concerned(d)
 		} else {
-			// It may have fallen off the bus.
+			// Nobody has heard of it.
 			e.GPU = &event.GPU{UUID: x.UUID, Index: -1, NUMA: -1, Instance: x.Instance, ComputeInstance: x.ComputeInstance}
 			e.Holders = []*event.Identity{t.unknown.who}
 		}
@@ -26,9 +26,13 @@ func (t *Tracker) xids(r *Round) (list []event.GPUEvent) {
 	return list
 }
 
-// failed is the device that an Xid is of: the instance, where it names one.
+// failed is the device that an Xid is of: the instance, where it names one. One
+// that has fallen off the bus may be among the devices no more, and nobody has it.
 func (t *Tracker) failed(x *event.GPUXid) *device {
 	d := t.byUUID[x.UUID]
+	if c := t.counters[x.UUID]; d == nil && c != nil {
+		return &device{gpu: c.gpu}
+	}
 	if d == nil || x.Instance == event.NoInstance {
 		return d
 	}

@@ -35,6 +35,12 @@ func TestGPUList(t *testing.T) {
 	}
 }
 
+func TestGPUThatIsNotCounted(t *testing.T) {
+	if got := gpuLabel(&orb8v1.GpuDevice{Uuid: "GPU-a", Index: 1<<32 - 1}); got != "GPU-a" {
+		t.Error(got)
+	}
+}
+
 // What is not known is no number, and what is known in part says so.
 func TestReadings(t *testing.T) {
 	busy := func(s *orb8v1.GpuShare) *float64 { return s.Busy }

@@ -4,14 +4,19 @@ package render
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 
 	orb8v1 "github.com/orb8/orb8/api/orb8/v1"
 )
 
-// gpuLabel is a device on its node: 1, or of an instance 1/1g.10gb.
+// gpuLabel is a device on its node: 1, or of an instance 1/1g.10gb. One that the
+// driver does not count any more has its UUID alone.
 func gpuLabel(d *orb8v1.GpuDevice) string {
+	if d.GetIndex() == math.MaxUint32 {
+		return d.GetUuid()
+	}
 	index := strconv.FormatUint(uint64(d.GetIndex()), 10)
 	if d.GetProfile() != "" {
 		return index + "/" + d.GetProfile()
