@@ -19,6 +19,9 @@ import (
 // letGo is whether the GPU driver is to be held: somebody asked, or the node's
 // labels do.
 type letGo struct {
+	// Held while the driver is told, so that it does last what was asked last.
+	telling sync.Mutex
+
 	mu     sync.Mutex
 	asked  bool
 	labels string // why the labels want it
@@ -75,6 +78,10 @@ const driverTime = 5 * time.Second
 
 // settle does what is wanted, if that is new.
 func (l *letGo) settle(ctx context.Context, g *gpus) {
+	if !l.telling.TryLock() {
+		return // somebody does
+	}
+	defer l.telling.Unlock()
 	l.mu.Lock()
 	reason, was := l.reason(), l.settled
 	l.settled = reason
@@ -116,6 +123,8 @@ func (n *node) GPUDriver(ctx context.Context, release bool) (open bool, err erro
 	ctx, cancel := context.WithTimeout(ctx, driverTime)
 	defer cancel()
 	l := &n.gpus.letGo
+	l.telling.Lock()
+	defer l.telling.Unlock()
 	l.mu.Lock()
 	l.asked = release
 	reason := l.reason()

@@ -29,7 +29,7 @@ func (g *gpus) gather(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, gatherAhead/2)
 	defer cancel()
 	now := &gathered{gpus: g.sampler.Next(ctx), xids: g.sampler.Take(nil)}
-	devices := g.rdma.Latest()
+	devices := g.rdma.Next(ctx)
 	if k := g.asked(len(now.gpus.GPUs) + len(devices.Devices)); k != nil {
 		now.held = k.Latest()
 	}

@@ -42,6 +42,9 @@ func TestWhoTheKubeletMeans(t *testing.T) {
 	if again := o.held(p, given); again[1].Who != list[1].Who {
 		t.Error("a pod that is not known by the cluster is another one each second")
 	}
+	if o.held(p, &kubelet.Snapshot{Holdings: given.Holdings[:1]}); len(o.untold) != 0 {
+		t.Errorf("names that are gone are kept: %v", o.untold)
+	}
 	gone("old")
 	tell("next", "n1")
 	if list = o.held(p, given); list[0].Who.PodUID != "next" {

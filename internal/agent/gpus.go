@@ -97,7 +97,7 @@ func (a *Agent) openGPUs() *gpus {
 		}
 	}
 	g.view.Store(&event.GPUView{})
-	settings := gpu.Settings{Sysfs: a.cfg.Sysfs}
+	settings := gpu.Settings{Sysfs: a.cfg.Sysfs, Every: max(time.Second, a.cfg.Epoch)}
 	if a.kube != nil && a.kube.source != nil {
 		g.letGo.wait()
 		settings.Released = true
@@ -106,7 +106,7 @@ func (a *Agent) openGPUs() *gpus {
 		settings.Libraries = []string{a.cfg.NVML}
 	}
 	g.sampler = gpu.Start(settings)
-	sampled := rdma.Settings{Sysfs: a.cfg.Sysfs, Plain: !isSysfs(a.cfg.Sysfs)}
+	sampled := rdma.Settings{Sysfs: a.cfg.Sysfs, Every: max(time.Second, a.cfg.Epoch), Plain: !isSysfs(a.cfg.Sysfs)}
 	if a.spaces != nil && a.cfg.Netns == netnsAll {
 		sampled.Roots = roots(a.spaces.watcher)
 	}
@@ -303,7 +303,8 @@ func (o *owners) held(p *pipeline, s *kubelet.Snapshot) []accelerator.Held {
 		o.pods, o.untold = nil, nil
 		return nil
 	}
-	o.pods = map[string]*event.Identity{}
+	before := o.untold
+	o.pods, o.untold = map[string]*event.Identity{}, map[string]*event.Identity{}
 	if p.cluster != nil {
 		p.cluster.Pods(func(pod *cluster.Pod, gone int64) bool {
 			if pod.Node == p.cfg.Node && gone == 0 {
@@ -315,7 +316,7 @@ func (o *owners) held(p *pipeline, s *kubelet.Snapshot) []accelerator.Held {
 	list := make([]accelerator.Held, 0, len(s.Holdings))
 	for i := range s.Holdings {
 		h := &s.Holdings[i]
-		one := accelerator.Held{Who: o.who(p.cfg.Node, h), Container: h.Container, Resource: h.Resource, ID: h.ID}
+		one := accelerator.Held{Who: o.who(p.cfg.Node, h, before), Container: h.Container, Resource: h.Resource, ID: h.ID}
 		if h.Claim != nil {
 			one.DRADriver, one.DRADevice = h.Claim.Driver, h.Claim.Device
 		}
@@ -324,13 +325,14 @@ func (o *owners) held(p *pipeline, s *kubelet.Snapshot) []accelerator.Held {
 	return list
 }
 
-func (o *owners) who(node string, h *kubelet.Holding) *event.Identity {
+// who is the same as before, where the cluster has not told of it yet.
+func (o *owners) who(node string, h *kubelet.Holding, before map[string]*event.Identity) *event.Identity {
 	name := h.Namespace + "/" + h.Pod
 	if id := o.pods[name]; id != nil {
 		return id
 	}
-	if o.untold == nil {
-		o.untold = map[string]*event.Identity{}
+	if o.untold[name] == nil {
+		o.untold[name] = before[name]
 	}
 	if o.untold[name] == nil {
 		o.untold[name] = &event.Identity{Class: event.ClassPod, Namespace: h.Namespace, Pod: h.Pod, Node: node}

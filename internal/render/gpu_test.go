@@ -78,7 +78,7 @@ func TestRdmaUse(t *testing.T) {
 		"~500":   {Moved: &orb8v1.Traffic{TxBytes: 500}, Shared: true},
 		"shared": {Shared: true},
 	} {
-		if got := (gpuRow{holder: &orb8v1.GpuHolder{Rdma: u}}).rdmaUse((*orb8v1.Traffic).GetTxBytes).text; got != want {
+		if got := (gpuRow{holder: &orb8v1.GpuHolder{Rdma: u, StartNs: 1, EndNs: 1e9 + 1}}).rdmaUse((*orb8v1.Traffic).GetTxBytes).text; got != want {
 			t.Errorf("%v: %q, want %q", u, got, want)
 		}
 	}

@@ -161,9 +161,10 @@ func (r gpuRow) network(of func(*orb8v1.Traffic) uint64) cell {
 // rdmaUse: what a device moves that others may use, too, is no more than an estimate.
 func (r gpuRow) rdmaUse(of func(*orb8v1.Traffic) uint64) cell {
 	u := r.holder.GetRdma()
+	ns := r.holder.GetEndNs() - r.holder.GetStartNs()
 	switch {
-	case u.GetMoved() != nil:
-		return r.style.amount(reading{value: float64(of(u.GetMoved())), known: true, estimated: u.GetShared()})
+	case u.GetMoved() != nil && ns > 0:
+		return r.style.amount(reading{value: float64(of(u.GetMoved())) / float64(ns) * 1e9, known: true, estimated: u.GetShared()})
 	case u.GetShared():
 		return cell{"shared", dim}
 	}

@@ -162,7 +162,7 @@ func (f *Feed) Publish(h Happened, e *event.Event) {
 // PublishGPU tells followers what happened to a device, or what a holder does.
 func (f *Feed) PublishGPU(k event.Kind, at int64, g *event.GPUEvent) {
 	e := event.Event{Kind: k, Time: at, GPU: g}
-	if !fleeting.Has(k) {
+	if !fleeting.Has(k) && (k != event.KindGPUThrottle || g.Throttle&harmful != 0) {
 		own := *g // which is remembered without the others of its second
 		e.GPU = &own
 		f.remember(&e)
@@ -171,6 +171,10 @@ func (f *Feed) PublishGPU(k event.Kind, at int64, g *event.GPUEvent) {
 		f.offer(fo, &e)
 	}
 }
+
+// harmful are the reasons of a throttle that are remembered: a GPU at its power cap
+// begins and ceases each second to be throttled.
+const harmful = event.ThrottleHardware | event.ThrottleThermal | event.ThrottleHardwareThermal | event.ThrottlePowerBrake | event.ThrottleReliability
 
 // Stats of a feed: followers now, and events that found no room, ever.
 func (f *Feed) Stats() (followers int, lost uint64) { return len(f.followers), f.lost }

@@ -75,3 +75,20 @@ func TestFeedRemembersNoNeighbours(t *testing.T) {
 	})
 	runtime.KeepAlive(f)
 }
+
+// A GPU at its power cap does not push out what is remembered.
+func TestFeedRemembersHarm(t *testing.T) {
+	f := NewFeed(FeedConfig{})
+	g := func(why event.GPUThrottle) *event.GPUEvent {
+		return &event.GPUEvent{Holders: []*event.Identity{{Class: event.ClassUnknown}}, Throttle: why}
+	}
+	f.PublishGPU(event.KindGPUThrottle, 1, g(event.ThrottlePowerCap))
+	f.PublishGPU(event.KindGPUThrottle, 2, g(event.ThrottlePowerCap|event.ThrottleThermal))
+	fo, err := f.Follow(Wish{Since: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if batch := <-fo.Events(); len(batch) != 1 || batch[0].Time != 2 {
+		t.Errorf("%+v", batch)
+	}
+}

@@ -9,6 +9,7 @@
 package rdma
 
 import (
+	"context"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -91,6 +92,7 @@ type Snapshot struct {
 // goroutine.
 type Sampler struct {
 	latest atomic.Pointer[Snapshot]
+	next   chan chan struct{}
 	stop   chan struct{}
 	ended  chan struct{}
 	close  func()
@@ -105,7 +107,7 @@ func Start(settings Settings) *Sampler {
 }
 
 func newSampler() *Sampler {
-	s := &Sampler{stop: make(chan struct{}), ended: make(chan struct{})}
+	s := &Sampler{next: make(chan chan struct{}), stop: make(chan struct{}), ended: make(chan struct{})}
 	s.close = sync.OnceFunc(func() { close(s.stop) })
 	s.latest.Store(&Snapshot{})
 	return s
@@ -113,6 +115,22 @@ func newSampler() *Sampler {
 
 // Latest is what the last round has found.
 func (s *Sampler) Latest() *Snapshot { return s.latest.Load() }
+
+// Next has a round begin now and waits for its end, or for ctx's. While it is
+// called as often as rounds are due, none comes by itself.
+func (s *Sampler) Next(ctx context.Context) *Snapshot {
+	done := make(chan struct{})
+	select {
+	case s.next <- done:
+		select {
+		case <-done:
+		case <-ctx.Done():
+		}
+	case <-s.ended:
+	case <-ctx.Done():
+	}
+	return s.Latest()
+}
 
 // Close ends the sampler. It is idempotent, and does not wait for a device that
 // does not answer.
@@ -125,10 +143,17 @@ func (s *Sampler) run(r *round) {
 	defer close(s.ended)
 	ticker := time.NewTicker(r.Every)
 	defer ticker.Stop()
+	var asked chan struct{}
 	for {
 		s.latest.Store(r.sample())
+		if asked != nil {
+			close(asked)
+			asked = nil
+		}
 		select {
 		case <-ticker.C:
+		case asked = <-s.next:
+			ticker.Reset(2 * r.Every)
 		case <-s.stop:
 			r.close()
 			return

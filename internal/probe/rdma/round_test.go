@@ -3,6 +3,7 @@
 package rdma
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -341,5 +342,23 @@ func TestQueuePairs(t *testing.T) {
 	host.unplug("mlx5_0")
 	if s := b.next(time.Second); len(s.Problems) > 0 {
 		t.Errorf("%q", s.Problems)
+	}
+}
+
+// Who asks for rounds has them when it wants, and what moved is of between two.
+func TestNext(t *testing.T) {
+	s := Start(Settings{Sysfs: t.TempDir(), Plain: true, Every: time.Hour})
+	before := s.Next(t.Context())
+	if now := s.Next(t.Context()); now.At <= before.At {
+		t.Error("no new round")
+	}
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	if s.Next(over) == nil {
+		t.Error("who does not wait is told nothing")
+	}
+	s.Close()
+	if s.Next(t.Context()) == nil {
+		t.Error("after the end there is nothing")
 	}
 }
