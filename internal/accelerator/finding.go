@@ -107,6 +107,13 @@ func (c *condition) at(at int64, holds, known bool) {
 	c.last = at
 }
 
+// stop is of a device that does not answer: what lasted is over.
+func (c *condition) stop() {
+	if c.since != 0 {
+		c.since, c.ended = 0, c.last
+	}
+}
+
 func newFinder(c *Config) *finder {
 	return &finder{n: int64(c.Idle), limits: c.Thresholds.filled()}
 }
@@ -172,6 +179,12 @@ func (f *finder) watch(h *event.GPUHolder, samples map[string]*event.GPUSample) 
 			continue
 		}
 		sample := samples[w.share.GPU.UUID]
+		if down(sample) || down(samples[w.share.GPU.Parent]) {
+			w.unused = false
+			w.conditions[0].stop()
+			w.conditions[1].stop()
+			continue
+		}
 		if sample == nil || sample.State != event.GPUOK || w.share.GPU.Divided {
 			sample = &event.GPUSample{}
 		}
@@ -183,7 +196,13 @@ func (f *finder) watch(h *event.GPUHolder, samples map[string]*event.GPUSample) 
 	}
 }
 
-// unused: the kubelet has given it, and the driver says that nobody works on it.
+// down tells whether the device does not answer.
+func down(s *event.GPUSample) bool {
+	return s != nil && (s.State == event.GPUHung || s.State == event.GPULost)
+}
+
+// unused: the kubelet has given it, and the driver says that the holder has no
+// process on it. Whatever the device reads, somebody else does it.
 func unused(s *event.GPUShare, of *event.GPUSample) bool {
 	return s.Allocated && len(s.PIDs) == 0 && of.ProcessesKnown
 }
@@ -200,10 +219,11 @@ func (f *finder) idle(s *event.GPUShare, of *event.GPUSample) (idle, known bool)
 	if of.State != event.GPUOK {
 		return false, false
 	}
-	if u := used(s); u.Known {
-		return u.Value < f.limits.Idle, true
+	if unused(s, of) {
+		return true, true
 	}
-	return true, unused(s, of)
+	u := used(s)
+	return u.Value < f.limits.Idle, u.Known
 }
 
 // spins tells whether the device is busy with nothing, and this holder has its part
@@ -211,6 +231,9 @@ func (f *finder) idle(s *event.GPUShare, of *event.GPUSample) (idle, known bool)
 // is all of them who compute nothing, or nobody knows who.
 func (f *finder) spins(s *event.GPUShare, of *event.GPUSample) (spins, known bool) {
 	l := &f.limits
+	if unused(s, of) {
+		return false, true
+	}
 	if of.State != event.GPUOK || !of.Busy.Known && !of.SM.Known || !s.Busy.Known && !s.SM.Known {
 		return false, false
 	}

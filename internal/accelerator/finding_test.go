@@ -172,7 +172,7 @@ func TestWhatIsNotKnownIsNoFinding(t *testing.T) {
 		{"readings", unknown, func(*event.GPUShare) {}, 0},
 		{"hung", hung, func(s *event.GPUShare) { s.PIDs = nil }, 0},
 		{"no process", unknown, func(s *event.GPUShare) { s.PIDs = nil }, event.GPUIdle},
-		{"no process, but it works", works, func(s *event.GPUShare) { s.PIDs = nil }, 0},
+		{"no process, but it works", works, func(s *event.GPUShare) { s.PIDs = nil }, event.GPUIdle},
 		{"the holder's share is small", works, func(s *event.GPUShare) { s.SM, s.Estimated = reading(0.03), true }, event.GPUIdle},
 		{"busy is all that is known", withoutGPM(idles), func(*event.GPUShare) {}, event.GPUIdle},
 		{"no SM has more than a little", func(s *event.GPUSample) { works(s); s.SM = reading(0.04) }, func(*event.GPUShare) {}, event.GPUIdle},
@@ -217,6 +217,35 @@ func TestUnusedStaysAllocated(t *testing.T) {
 	}
 }
 
+// Who works there is not this holder, and neither is who spins.
+func TestUnusedIsIdleWhateverTheDeviceReads(t *testing.T) {
+	for _, as := range []func(*event.GPUSample){works, spin, withoutGPM(works), func(s *event.GPUSample) { s.SM = reading(0.05) }} {
+		w := newWatcher(1)
+		w.set(as)
+		w.shares[0].PIDs = nil
+		w.each(40)
+		if len(w.told) != 1 || w.told[0].Kind != event.GPUIdle || w.row.State != event.HolderActive { // what it was before
+			t.Errorf("%+v, %v", w.told, w.row.State)
+		}
+	}
+}
+
+// An instance does not answer when its GPU does not.
+func TestWhatDoesNotAnswerIsNotIdle(t *testing.T) {
+	for _, state := range []event.GPUState{event.GPUHung, event.GPULost} {
+		w := newWatcher(2)
+		w.gpus[1].Parent = "GPU-p"
+		w.samples["GPU-p"] = &event.GPUSample{State: event.GPUOK}
+		w.set(idles)
+		w.each(40)
+		last := w.at
+		w.samples["GPU-a"].State, w.samples["GPU-p"].State = state, state
+		if w.each(1); len(w.told) != 2 || w.told[1].Ended != last || len(w.row.Findings) != 0 || w.row.State != event.HolderActive {
+			t.Errorf("%d told, %+v", len(w.told), w.row)
+		}
+	}
+}
+
 func TestGapsBeginAnew(t *testing.T) {
 	w := newWatcher(1)
 	w.set(idles)
@@ -234,10 +263,6 @@ func TestGapsBeginAnew(t *testing.T) {
 	}
 	last := w.at
 	w.samples["GPU-a"].State = event.GPUHung
-	w.each(5)
-	if len(w.told) != 1 {
-		t.Error("ended though it may go on")
-	}
 	if w.each(1); len(w.told) != 2 || w.told[1].Ended != last {
 		t.Errorf("%d told, %+v", len(w.told), w.told[len(w.told)-1])
 	}
