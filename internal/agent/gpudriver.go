@@ -102,19 +102,35 @@ func (l *letGo) settle(ctx context.Context, g *gpus) {
 }
 
 // GPUs is what was made of the last second.
-func (n *node) GPUs(context.Context) (*event.GPUView, error) {
-	if n.gpus == nil {
-		return &event.GPUView{}, nil
+func (n *node) GPUs(ctx context.Context) (*event.GPUView, error) {
+	view := n.gpus.last()
+	// Right after the start the first is waited for.
+	for end := time.Now().Add(firstView); view.At == 0 && n.gpus != nil && ctx.Err() == nil && time.Now().Before(end); view = n.gpus.last() {
+		time.Sleep(20 * time.Millisecond)
 	}
-	return n.gpus.view.Load(), nil
+	return view, nil
 }
+
+// firstView bounds how long the first second is waited for.
+const firstView = 3 * time.Second
+
+// last is what was made of the last second.
+func (g *gpus) last() *event.GPUView {
+	if g == nil {
+		return &event.GPUView{Status: event.GPUStatus{Problem: notLooked}}
+	}
+	return g.view.Load()
+}
+
+// notLooked is why there is nothing to tell.
+const notLooked = "GPUs and RDMA devices are not looked at (ORB8_GPU)"
 
 // GPUDriver releases the driver, or takes it up again, for who is on the node.
 func (n *node) GPUDriver(ctx context.Context, release bool) (open bool, err error) {
 	who, local := asker(ctx, n.cfg.Listen)
 	switch {
 	case n.gpus == nil:
-		return false, errors.New("GPUs are not looked at here (ORB8_GPU)")
+		return false, errors.New(notLooked)
 	case !local:
 		n.log.Warn("Refused to release or open the GPU driver", "who", who)
 		return false, status.Error(codes.PermissionDenied, "the GPU driver is released on the agent's unix socket, and on loopback where it listens there alone: "+

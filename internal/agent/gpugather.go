@@ -33,7 +33,10 @@ func (g *gpus) gather(ctx context.Context) {
 	if k := g.asked(len(now.gpus.GPUs) + len(devices.Devices)); k != nil {
 		now.held = k.Latest()
 	}
-	if time.Since(g.looked) >= lookEvery {
+	if !now.gpus.Status.Open {
+		g.notGiven, g.opened = nil, time.Now()
+	}
+	if time.Since(g.looked) >= lookEvery && time.Since(g.opened) >= lookAfter {
 		g.looked = time.Now()
 		clear(g.nearest) // what was is looked at anew, and what is gone forgotten
 		g.notGiven = notGiven(now.gpus)
@@ -51,8 +54,12 @@ func (g *gpus) gather(ctx context.Context) {
 	g.waiting = now
 }
 
-// lookEvery is how often it is looked what devices do not give, and where they are.
-const lookEvery = 10 * time.Second
+// lookEvery is how often it is looked what devices do not give, and where they are;
+// lookAfter how long after the driver was opened: some is told between two samples.
+const (
+	lookEvery = 10 * time.Second
+	lookAfter = 3 * time.Second
+)
 
 // asked is the kubelet, from the first device on: where there is none it is left
 // alone.
@@ -142,14 +149,18 @@ func (g *gpus) status(now *gathered) event.GPUStatus {
 	st := event.GPUStatus{
 		Open: from.Open, Driver: from.Version, Missing: from.Missing, NotGiven: g.notGiven, Released: g.letGo.why(),
 	}
-	if from.Err != nil && !errors.Is(from.Err, gpu.ErrNoLibrary) {
+	switch {
+	case from.Err == nil:
+	case !errors.Is(from.Err, gpu.ErrNoLibrary):
 		st.Problem = from.Err.Error()
+	case g.cfg.NVML != "":
+		st.Problem = g.cfg.NVML + " is not there (ORB8_NVML)"
 	}
 	for _, h := range from.Hung {
 		st.Hung = append(st.Hung, fmt.Sprintf("%s, since %s", h.What, h.Since.UTC().Format(time.RFC3339)))
 	}
 	if now.held != nil {
-		st.PodResources = now.held.Problem
+		st.Asked, st.PodResources = true, now.held.Problem
 	}
 	return st
 }

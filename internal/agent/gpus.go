@@ -46,6 +46,8 @@ type gpus struct {
 	nearest  map[string]near
 	notGiven []string
 	looked   time.Time
+	// When the driver was last seen closed.
+	opened time.Time
 	// The processes of the second before.
 	seen map[uint32]gpuProcess
 	// There are some, and none is to be seen from here.
@@ -83,7 +85,6 @@ type gpuProcess struct {
 // openGPUs begins to sample.
 func (a *Agent) openGPUs() *gpus {
 	if !a.cfg.GPU {
-		a.problems = append(a.problems, "GPUs and RDMA devices are not looked at (ORB8_GPU)")
 		return nil
 	}
 	g := &gpus{

@@ -137,14 +137,12 @@ func (n *node) Status(ctx context.Context) (st observer.Status, err error) {
 		st.Losses = n.losses()
 		st.HealthMessage = n.problem(st.Interfaces)
 		st.Namespaces = n.tap.Namespaces()
-		if n.gpus != nil {
-			st.GPUs = n.gpus.view.Load()
-		}
 		st.Notes = append(n.restraint.notes(), n.capped()...)
 		if n.kube != nil {
 			st.Pods = n.kube.names.Len()
 		}
 	})
+	st.GPUs = n.gpus.last()
 	st.Healthy = st.HealthMessage == ""
 	st.Version = n.cfg.Version
 	st.Uptime = time.Since(n.start)

@@ -80,6 +80,9 @@ type GPUShare struct {
 	// Ratios and watts are a part of the device's, by what the driver says of each
 	// process. Memory is what the processes have, where it is not an estimate, too.
 	Estimated bool
+	// Of an instance: watts are a part of its GPU's, by how many of its SMs worked. Its
+	// ratios are the driver's, and not estimated.
+	PowerEstimated bool
 	// As in GPUSample; bytes and watts.
 	Busy, SM, Occupancy, Tensor, DRAM, Memory, Power Reading
 }
@@ -176,7 +179,8 @@ type GPUStatus struct {
 	Missing, NotGiven, Hung []string
 	// Why it was released.
 	Released string
-	// Why it is not known what the kubelet has given.
+	// The kubelet is asked what it has given; why that is not known.
+	Asked        bool
 	PodResources string
 }
 

@@ -24,6 +24,9 @@ func (b *block) gpu(s *orb8v1.GpuStatus) {
 	for _, call := range s.GetHung() {
 		b.more("the driver does not come back: "+call, red)
 	}
+	for _, uuid := range s.GetLost() {
+		b.more("fallen off the bus, or in need of a reset: "+uuid, red)
+	}
 	if s.GetPodResourcesProblem() != "" {
 		b.more("who was given which GPU is not known: "+s.GetPodResourcesProblem(), yellow)
 	}
@@ -95,6 +98,7 @@ type gpuStatusJSON struct {
 	Missing             []string `json:"missing"`
 	NotGiven            []string `json:"not_given"`
 	Hung                []string `json:"hung"`
+	Lost                []string `json:"lost"`
 	PodResourcesProblem string   `json:"pod_resources_problem,omitempty"`
 }
 
@@ -104,7 +108,7 @@ func newGPUStatusJSON(s *orb8v1.GpuStatus) *gpuStatusJSON {
 	}
 	return &gpuStatusJSON{
 		s.GetOpen(), s.GetProblem(), s.GetReleased(), s.GetDriverVersion(), s.GetGpus(), s.GetInstances(), s.GetRdmaDevices(),
-		append([]string{}, s.GetMissing()...), append([]string{}, s.GetNotGiven()...), append([]string{}, s.GetHung()...), s.GetPodResourcesProblem(),
+		append([]string{}, s.GetMissing()...), append([]string{}, s.GetNotGiven()...), append([]string{}, s.GetHung()...), append([]string{}, s.GetLost()...), s.GetPodResourcesProblem(),
 	}
 }
 

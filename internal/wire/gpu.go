@@ -61,7 +61,7 @@ func share(s *event.GPUShare) *pb.GpuShare {
 		Uuid: Text(s.GPU.UUID), Index: uint32(s.GPU.Index), Model: Text(s.GPU.Model), Profile: Text(s.GPU.Profile),
 		Mode: s.Mode.String(), Container: Text(s.Container), Allocated: s.Allocated, Pids: s.PIDs, Estimated: s.Estimated,
 		Busy: value(s.Busy), Sm: value(s.SM), Occupancy: value(s.Occupancy), Tensor: value(s.Tensor), Dram: value(s.DRAM),
-		MemoryBytes: whole(s.Memory), PowerWatts: value(s.Power),
+		MemoryBytes: whole(s.Memory), PowerWatts: value(s.Power), PowerEstimated: s.PowerEstimated,
 	}
 }
 
@@ -150,6 +150,9 @@ func GPUStatus(v *event.GPUView) *pb.GpuStatus {
 		Released: Text(st.Released), PodResourcesProblem: Text(st.PodResources),
 	}
 	for i := range v.GPUs {
+		if i < len(v.Samples) && v.Samples[i].State == event.GPULost {
+			out.Lost = append(out.Lost, Text(v.GPUs[i].UUID))
+		}
 		if v.GPUs[i].Parent != "" {
 			out.Instances++
 		} else {

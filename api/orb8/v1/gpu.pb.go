@@ -592,15 +592,19 @@ type GpuShare struct {
 	// each process; memory never is.
 	Estimated bool `protobuf:"varint,9,opt,name=estimated,proto3" json:"estimated,omitempty"`
 	// As in GpuSample.
-	Busy          *float64 `protobuf:"fixed64,10,opt,name=busy,proto3,oneof" json:"busy,omitempty"`
-	Sm            *float64 `protobuf:"fixed64,11,opt,name=sm,proto3,oneof" json:"sm,omitempty"`
-	Occupancy     *float64 `protobuf:"fixed64,12,opt,name=occupancy,proto3,oneof" json:"occupancy,omitempty"`
-	Tensor        *float64 `protobuf:"fixed64,13,opt,name=tensor,proto3,oneof" json:"tensor,omitempty"`
-	Dram          *float64 `protobuf:"fixed64,14,opt,name=dram,proto3,oneof" json:"dram,omitempty"`
-	MemoryBytes   *uint64  `protobuf:"varint,15,opt,name=memory_bytes,json=memoryBytes,proto3,oneof" json:"memory_bytes,omitempty"`
-	PowerWatts    *float64 `protobuf:"fixed64,16,opt,name=power_watts,json=powerWatts,proto3,oneof" json:"power_watts,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Busy        *float64 `protobuf:"fixed64,10,opt,name=busy,proto3,oneof" json:"busy,omitempty"`
+	Sm          *float64 `protobuf:"fixed64,11,opt,name=sm,proto3,oneof" json:"sm,omitempty"`
+	Occupancy   *float64 `protobuf:"fixed64,12,opt,name=occupancy,proto3,oneof" json:"occupancy,omitempty"`
+	Tensor      *float64 `protobuf:"fixed64,13,opt,name=tensor,proto3,oneof" json:"tensor,omitempty"`
+	Dram        *float64 `protobuf:"fixed64,14,opt,name=dram,proto3,oneof" json:"dram,omitempty"`
+	MemoryBytes *uint64  `protobuf:"varint,15,opt,name=memory_bytes,json=memoryBytes,proto3,oneof" json:"memory_bytes,omitempty"`
+	PowerWatts  *float64 `protobuf:"fixed64,16,opt,name=power_watts,json=powerWatts,proto3,oneof" json:"power_watts,omitempty"`
+	// Of a MIG instance: power_watts is a part of its GPU's, by how many of its SMs
+	// worked, which the driver does not measure; ratios are estimated where estimated
+	// says so.
+	PowerEstimated bool `protobuf:"varint,17,opt,name=power_estimated,json=powerEstimated,proto3" json:"power_estimated,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *GpuShare) Reset() {
@@ -743,6 +747,13 @@ func (x *GpuShare) GetPowerWatts() float64 {
 		return *x.PowerWatts
 	}
 	return 0
+}
+
+func (x *GpuShare) GetPowerEstimated() bool {
+	if x != nil {
+		return x.PowerEstimated
+	}
+	return false
 }
 
 type RdmaTraffic struct {
@@ -2059,8 +2070,10 @@ type GpuStatus struct {
 	Released string `protobuf:"bytes,10,opt,name=released,proto3" json:"released,omitempty"`
 	// Why it is not known what the kubelet has given.
 	PodResourcesProblem string `protobuf:"bytes,11,opt,name=pod_resources_problem,json=podResourcesProblem,proto3" json:"pod_resources_problem,omitempty"`
-	unknownFields       protoimpl.UnknownFields
-	sizeCache           protoimpl.SizeCache
+	// UUIDs of devices that have fallen off the bus, or need a reset.
+	Lost          []string `protobuf:"bytes,12,rep,name=lost,proto3" json:"lost,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GpuStatus) Reset() {
@@ -2168,6 +2181,13 @@ func (x *GpuStatus) GetPodResourcesProblem() string {
 		return x.PodResourcesProblem
 	}
 	return ""
+}
+
+func (x *GpuStatus) GetLost() []string {
+	if x != nil {
+		return x.Lost
+	}
+	return nil
 }
 
 type GpuDriverRequest struct {
@@ -2369,7 +2389,7 @@ const file_orb8_v1_gpu_proto_rawDesc = "" +
 	"\x04rdma\x18\b \x01(\v2\x14.orb8.v1.RdmaTrafficR\x04rdma\x12\x14\n" +
 	"\x05state\x18\t \x01(\tR\x05state\x12/\n" +
 	"\bfindings\x18\n" +
-	" \x03(\v2\x13.orb8.v1.GpuFindingR\bfindings\"\x8e\x04\n" +
+	" \x03(\v2\x13.orb8.v1.GpuFindingR\bfindings\"\xb7\x04\n" +
 	"\bGpuShare\x12\x12\n" +
 	"\x04uuid\x18\x01 \x01(\tR\x04uuid\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\rR\x05index\x12\x14\n" +
@@ -2388,7 +2408,8 @@ const file_orb8_v1_gpu_proto_rawDesc = "" +
 	"\x04dram\x18\x0e \x01(\x01H\x04R\x04dram\x88\x01\x01\x12&\n" +
 	"\fmemory_bytes\x18\x0f \x01(\x04H\x05R\vmemoryBytes\x88\x01\x01\x12$\n" +
 	"\vpower_watts\x18\x10 \x01(\x01H\x06R\n" +
-	"powerWatts\x88\x01\x01B\a\n" +
+	"powerWatts\x88\x01\x01\x12'\n" +
+	"\x0fpower_estimated\x18\x11 \x01(\bR\x0epowerEstimatedB\a\n" +
 	"\x05_busyB\x05\n" +
 	"\x03_smB\f\n" +
 	"\n" +
@@ -2572,7 +2593,7 @@ const file_orb8_v1_gpu_proto_rawDesc = "" +
 	"\vGpuThrottle\x12\x18\n" +
 	"\areasons\x18\x01 \x03(\tR\areasons\x12\x14\n" +
 	"\x05ended\x18\x02 \x01(\bR\x05ended\x12\x1b\n" +
-	"\tlasted_ns\x18\x03 \x01(\x03R\blastedNs\"\xd0\x02\n" +
+	"\tlasted_ns\x18\x03 \x01(\x03R\blastedNs\"\xe4\x02\n" +
 	"\tGpuStatus\x12\x12\n" +
 	"\x04open\x18\x01 \x01(\bR\x04open\x12\x18\n" +
 	"\aproblem\x18\x02 \x01(\tR\aproblem\x12%\n" +
@@ -2585,7 +2606,8 @@ const file_orb8_v1_gpu_proto_rawDesc = "" +
 	"\x04hung\x18\t \x03(\tR\x04hung\x12\x1a\n" +
 	"\breleased\x18\n" +
 	" \x01(\tR\breleased\x122\n" +
-	"\x15pod_resources_problem\x18\v \x01(\tR\x13podResourcesProblem\"@\n" +
+	"\x15pod_resources_problem\x18\v \x01(\tR\x13podResourcesProblem\x12\x12\n" +
+	"\x04lost\x18\f \x03(\tR\x04lost\"@\n" +
 	"\x10GpuDriverRequest\x12\x18\n" +
 	"\arelease\x18\x01 \x01(\bR\arelease\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\"B\n" +

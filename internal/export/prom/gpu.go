@@ -145,7 +145,9 @@ func (x *exposition) driver(v *event.GPUView) {
 		x.gauge("orb8_gpu_driver_open", "1: the agent has the GPUs' driver open.").set(bit(s.Open))
 		x.gauge("orb8_gpu_driver_released", "1: the agent has closed the GPUs' driver because it was asked to.").set(bit(s.Released != ""))
 		x.gauge("orb8_gpu_driver_hung_calls", "Calls of the GPUs' driver that have not come back.").set(float64(len(s.Hung)))
-		x.gauge("orb8_gpu_pod_resources_up", "1: the kubelet tells which pods it has given devices.").set(bit(s.PodResources == ""))
+		if s.Asked {
+			x.gauge("orb8_gpu_pod_resources_up", "1: the kubelet tells which pods it has given devices.").set(bit(s.PodResources == ""))
+		}
 	}
 	if s.Driver != "" {
 		x.gauge("orb8_gpu_driver_info", "1, with the version of the GPUs' driver as a label.").set(1, labels("version", meter.Clean(s.Driver))...)

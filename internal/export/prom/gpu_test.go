@@ -264,7 +264,7 @@ func golden(t *testing.T, path string, got []byte) {
 func TestNoDriver(t *testing.T) {
 	families := newScenes(&event.GPUView{}, true).gather(t)
 	expect(t, "no driver", shown(t, families, "orb8_gpu_driver_open"), map[string]float64{})
-	families = newScenes(&event.GPUView{Status: event.GPUStatus{Released: "orb8 gpu release", PodResources: "no answer"}}, true).gather(t)
+	families = newScenes(&event.GPUView{Status: event.GPUStatus{Released: "orb8 gpu release", Asked: true, PodResources: "no answer"}}, true).gather(t)
 	expect(t, "released", shown(t, families, "orb8_gpu_driver_released"), map[string]float64{"": 1})
 	expect(t, "open", shown(t, families, "orb8_gpu_driver_open"), map[string]float64{"": 0})
 	expect(t, "pod-resources", shown(t, families, "orb8_gpu_pod_resources_up"), map[string]float64{"": 0})

@@ -65,7 +65,7 @@ var (
 // node and somebody unknown share, a divided one with two instances, and one that
 // is lost; and with an RDMA device in a pod, and one of the node's.
 func viewOf() *event.GPUView {
-	v := &event.GPUView{At: 10e9, Status: event.GPUStatus{Open: true, Driver: "580.95.05", Hung: []string{"nvmlDeviceGetPowerUsage"}}}
+	v := &event.GPUView{At: 10e9, Status: event.GPUStatus{Open: true, Asked: true, Driver: "580.95.05", Hung: []string{"nvmlDeviceGetPowerUsage"}}}
 	for i, uuid := range []string{"GPU-a", "GPU-b", "GPU-c", "GPU-d"} {
 		g, s := gpuOf(i, uuid)
 		v.GPUs, v.Samples = append(v.GPUs, g), append(v.Samples, s)
@@ -152,7 +152,7 @@ func hostile(v *event.GPUView, name string) {
 
 // crowded are eight GPUs with eight instances each, of which 200 pods have some.
 func crowded() *event.GPUView {
-	v := &event.GPUView{At: 10e9, Status: event.GPUStatus{Open: true, Driver: "580.95.05"}}
+	v := &event.GPUView{At: 10e9, Status: event.GPUStatus{Open: true, Asked: true, Driver: "580.95.05"}}
 	for i := range 72 {
 		g, s := gpuOf(i%8, fmt.Sprint("GPU-", i))
 		if i >= 8 {

@@ -53,12 +53,7 @@ func (r *round) sample() {
 			r.find()
 		}
 		r.takeEvents()
-		for _, p := range r.places {
-			if r.released.Load() {
-				break // it waits for that
-			}
-			r.samplePlace(p)
-		}
+		r.samplePlaces()
 	}
 	r.publish()
 }
@@ -165,16 +160,28 @@ func (r *round) takeEvents() {
 	})
 }
 
-func (r *round) samplePlace(p *place) {
-	if p.busy || r.driver == nil {
+// samplePlaces asks all devices beside each other: a driver that hangs mostly does
+// so for all, and an older GPU takes a while.
+func (r *round) samplePlaces() {
+	if r.driver == nil || r.released.Load() {
 		return
 	}
+	calls := make([]*call, 0, len(r.places))
+	for _, p := range r.places {
+		if !p.busy {
+			calls = append(calls, r.samplePlace(p))
+		}
+	}
+	r.line.wait(calls)
+}
+
+func (r *round) samplePlace(p *place) *call {
 	p.busy, p.since = true, time.Now()
 	s := event.GPUSample{UUID: p.gpu().UUID, At: p.since.UnixNano(), State: event.GPUOK}
 	var err error
 	renew := p.renew
 	p.renew = false
-	r.line.try(s.UUID, func() {
+	return begin(s.UUID, func() {
 		if renew {
 			p.device.renew()
 		}

@@ -379,3 +379,32 @@ func TestReleaseWithoutADriver(t *testing.T) {
 		}
 	}
 }
+
+// A driver that hangs for all devices is known after one deadline, and the end does
+// not wait for more.
+func TestAllDevicesHang(t *testing.T) {
+	f := newFake(t, "gpus 8")
+	s := Start(Settings{Libraries: []string{f.path}, Sysfs: t.TempDir(), Every: time.Hour, Deadline: time.Second})
+	if now := s.Next(t.Context()); len(now.GPUs) != 8 {
+		t.Fatalf("%d GPUs", len(now.GPUs))
+	}
+	f.play("gpus 8", "hang nvmlDeviceGetPowerUsage -1")
+	start := time.Now()
+	now := s.Next(t.Context())
+	for i := range now.Samples {
+		if now.Samples[i].State != event.GPUHung {
+			t.Errorf("GPU %d: %+v", i, now.Samples[i].State)
+		}
+	}
+	if took := time.Since(start); len(now.Status.Hung) < 8 || took > 6*time.Second {
+		t.Errorf("after %v: %v", took, now.Status.Hung)
+	}
+	if err := s.Release(t.Context()); err == nil {
+		t.Error("it is released while calls have not come back")
+	}
+	start = time.Now()
+	if err := s.Close(); err == nil || time.Since(start) > 6*time.Second {
+		t.Errorf("the end took %v: %v", time.Since(start), err)
+	}
+	f.play("gpus 8")
+}
