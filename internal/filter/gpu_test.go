@@ -21,6 +21,9 @@ func TestGPUs(t *testing.T) {
 		{GPUs{"MIG-b"}, false, true, false},
 		{GPUs{"1"}, true, true, false},
 		{GPUs{"0000:1B:00.0", "11"}, true, true, true},
+		{GPUs{"00000000:1B:00.0"}, true, true, false},
+		{GPUs{"1b:00.0"}, true, true, false},
+		{GPUs{"00000001:1B:00.0", "2:1b:00.0", "b:00.0", "0000:"}, false, false, false},
 		{GPUs{""}, false, false, false},
 	} {
 		for g, want := range map[*event.GPU]bool{&whole: c.whole, &part: c.part, &other: c.other, nil: len(c.f) == 0} {
@@ -28,6 +31,13 @@ func TestGPUs(t *testing.T) {
 				t.Errorf("%q lets %v through: %v", c.f, g, got)
 			}
 		}
+	}
+	h := &event.GPUHolder{Shares: []event.GPUShare{{GPU: &other}, {GPU: &part}}, Findings: []*event.GPUFinding{{}}}
+	if of := (GPUs{"GPU-a"}).Of(h); len(of.Shares) != 1 || of.Shares[0].GPU != &part || len(of.Findings) != 1 || len(h.Shares) != 2 || h.Shares[0].GPU != &other {
+		t.Errorf("of one of the devices: %v", of)
+	}
+	if (GPUs{}).Of(h) != h {
+		t.Error("a holder that is meant as a whole is copied")
 	}
 	shares := []event.GPUShare{{GPU: &other}, {GPU: &part}}
 	for name, e := range map[string]*event.GPUEvent{

@@ -53,13 +53,13 @@ type gpuQuestion struct {
 	pods  filter.Pods
 	// What nobody has is of this node, and is asked for by that.
 	nobody *event.Identity
-	// Any pod of this node will do.
-	anybody bool
-	gpus    filter.GPUs
+	// Nobody in particular of this node is asked for, and nobody is left out.
+	anybody, everything bool
+	gpus                filter.GPUs
 
 	matched []func(*wire.Source) *pb.GpuRecord
 	known   int
-	// Of the holders that are meant.
+	// Devices with known holders, and whether one of them is meant.
 	devices map[string]bool
 }
 
@@ -79,7 +79,8 @@ func (o *Observer) gpuQuestion(req *pb.GpusRequest) (*gpuQuestion, error) {
 	}
 	in, ex := &q.pods.Include, &q.pods.Exclude
 	q.nobody = &event.Identity{Class: event.ClassUnknown, Node: o.node.Source().Node}
-	q.anybody = ex.Empty() && q.pods.Match(q.nobody)
+	q.anybody = q.pods.Match(q.nobody)
+	q.everything = q.anybody && ex.Empty()
 	return q, o.kept(in.Labels, ex.Labels)
 }
 
@@ -106,30 +107,49 @@ func (q *gpuQuestion) ask(v *event.GPUView) {
 	slices.SortStableFunc(holders, func(a, b *event.GPUHolder) int { return compareHolders(a.Who, b.Who) })
 	for _, h := range holders {
 		who := h.Who
-		if who.Class == event.ClassUnknown {
+		known := who.Class != event.ClassUnknown
+		if !known {
 			who = q.nobody
 		}
-		holds := q.pods.Match(who) && q.gpus.MatchShares(h.Shares)
-		if holds {
-			for i := range h.Shares {
-				q.devices[h.Shares[i].GPU.UUID] = true
-			}
+		holds := q.pods.Match(who)
+		for i := 0; known && i < len(h.Shares); i++ {
+			uuid := h.Shares[i].GPU.UUID
+			q.devices[uuid] = q.devices[uuid] || holds
 		}
-		q.add(pb.GpuRecordKind_GPU_RECORD_KIND_HOLDER, holds, func(s *wire.Source) *pb.GpuRecord { return s.Holder(h) })
+		q.add(pb.GpuRecordKind_GPU_RECORD_KIND_HOLDER, holds && q.gpus.MatchShares(h.Shares),
+			func(s *wire.Source) *pb.GpuRecord { return s.Holder(q.gpus.Of(h)) })
 	}
 	for i := range v.GPUs {
 		g := &v.GPUs[i]
-		q.add(pb.GpuRecordKind_GPU_RECORD_KIND_DEVICE, (q.anybody || q.devices[g.UUID]) && q.gpus.Match(g),
+		q.add(pb.GpuRecordKind_GPU_RECORD_KIND_DEVICE, q.device(v, g) && q.gpus.Match(g),
 			func(s *wire.Source) *pb.GpuRecord { return s.Device(v, i) })
 	}
 	for i := range v.RDMA {
 		d := &v.RDMA[i]
-		holds := q.anybody || slices.ContainsFunc(d.Holders, q.pods.Match)
+		holds := q.held(len(d.Holders) > 0, slices.ContainsFunc(d.Holders, q.pods.Match))
 		if len(q.gpus) > 0 { // those beside the devices that are meant
 			holds = holds && slices.ContainsFunc(v.GPUs, func(g event.GPU) bool { return q.gpus.Match(&g) && slices.Contains(d.Nearest, g.UUID) })
 		}
 		q.add(pb.GpuRecordKind_GPU_RECORD_KIND_RDMA, holds, func(s *wire.Source) *pb.GpuRecord { return s.RDMA(d) })
 	}
+}
+
+// held tells whether a device is meant by who has it. One that nobody known has is
+// left out where somebody is asked for, and where its node is excluded.
+func (q *gpuQuestion) held(known, wanted bool) bool {
+	return wanted || q.everything || q.anybody && !known
+}
+
+// device: a GPU that is divided is there where an instance of it is.
+func (q *gpuQuestion) device(v *event.GPUView, g *event.GPU) bool {
+	wanted, known := q.devices[g.UUID]
+	for i := 0; q.anybody && i < len(v.GPUs); i++ {
+		if v.GPUs[i].Parent == g.UUID {
+			of, held := q.devices[v.GPUs[i].UUID]
+			wanted, known = wanted || q.held(held, of), true
+		}
+	}
+	return q.held(known, wanted)
 }
 
 func compareHolders(a, b *event.Identity) int {

@@ -94,6 +94,11 @@ func TestGpus(t *testing.T) {
 		{&pb.GpusRequest{Kinds: holders}, "holder:notebook holder:train holder:", [2]uint64{3, 3}},
 		{&pb.GpusRequest{Include: &pb.EndFilter{Namespaces: []string{"dev"}}}, "holder:notebook MIG-c mlx5_0", [2]uint64{3, 7}},
 		{&pb.GpusRequest{Exclude: &pb.EndFilter{Namespaces: []string{"dev"}}}, "holder:train holder: GPU-a", [2]uint64{3, 7}},
+		{&pb.GpusRequest{Exclude: &pb.EndFilter{Namespaces: []string{"ml"}}}, "holder:notebook holder: GPU-b MIG-c mlx5_0", [2]uint64{5, 7}},
+		{&pb.GpusRequest{Exclude: &pb.EndFilter{Namespaces: []string{"none"}}}, "holder:notebook holder:train holder: GPU-a GPU-b MIG-c mlx5_0", [2]uint64{7, 7}},
+		{&pb.GpusRequest{Exclude: &pb.EndFilter{Nodes: []string{"n1"}}}, "", [2]uint64{0, 7}},
+		{&pb.GpusRequest{Include: &pb.EndFilter{Nodes: []string{"n1"}}, Exclude: &pb.EndFilter{Namespaces: []string{"ml"}}}, "holder:notebook holder: GPU-b MIG-c mlx5_0", [2]uint64{5, 7}},
+		{&pb.GpusRequest{Gpus: []string{"1B:00.0"}}, "holder:train holder: GPU-a", [2]uint64{3, 7}},
 		{&pb.GpusRequest{Include: &pb.EndFilter{Nodes: []string{"n1"}}}, "holder:notebook holder:train holder: GPU-a GPU-b MIG-c mlx5_0", [2]uint64{7, 7}},
 		{&pb.GpusRequest{Include: &pb.EndFilter{Nodes: []string{"n2"}}}, "", [2]uint64{0, 7}},
 		{&pb.GpusRequest{Gpus: []string{"1"}}, "holder:notebook GPU-b MIG-c mlx5_0", [2]uint64{4, 7}},
@@ -119,6 +124,66 @@ func TestGpus(t *testing.T) {
 		if _, err := stream.Recv(); status.Code(err) != codes.InvalidArgument {
 			t.Errorf("%v: %v", bad, err)
 		}
+	}
+}
+
+// What nobody that is known has is there where nobody in particular is asked for.
+func TestGpusThatNobodyHolds(t *testing.T) {
+	n := newFakeNode()
+	n.gpus = theGPUs()
+	n.gpus.Holders = n.gpus.Holders[:2] // not of the instance
+	n.gpus.RDMA[0].Holders = nil
+	for want, q := range map[string]*pb.GpusRequest{
+		"holder: GPU-b MIG-c mlx5_0": {Exclude: &pb.EndFilter{Namespaces: []string{"ml"}}},
+		"holder:train GPU-a":         {Include: &pb.EndFilter{Namespaces: []string{"ml"}}},
+		"":                           {Exclude: &pb.EndFilter{Nodes: []string{"n1"}}},
+	} {
+		if words, _ := told(t, n, q); strings.Join(words, " ") != want {
+			t.Errorf("%v: %q, want %q", q, words, want)
+		}
+	}
+}
+
+// Of a holder of several devices those that are meant are told, here and in events.
+func TestGpusOfAHolder(t *testing.T) {
+	n := newFakeNode()
+	n.gpus = theGPUs()
+	a, g := &n.gpus.Holders[1], n.gpus.GPUs
+	a.Shares = append(a.Shares, event.GPUShare{GPU: &g[2], Mode: event.GPUMIG})
+	c := pb.NewObserverClient(dial(t, n))
+	ask := &pb.GpusRequest{Kinds: []pb.GpuRecordKind{pb.GpuRecordKind_GPU_RECORD_KIND_HOLDER}, Include: &pb.EndFilter{Namespaces: []string{"ml"}}, Gpus: []string{"1"}}
+	answer, err := c.Gpus(t.Context(), ask)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := answer.Recv()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if h := m.GetRecord().GetHolder(); len(h.GetShares()) != 1 || h.GetShares()[0].GetUuid() != "MIG-c" || len(h.GetFindings()) != 1 || len(a.Shares) != 2 {
+		t.Errorf("%v", h)
+	}
+	stream, err := c.Events(t.Context(), &pb.EventsRequest{Gpus: []string{"0"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-n.followed
+	n.mu.Lock()
+	n.feed.PublishGPU(event.KindGPUSample, 4, &event.GPUEvent{Holders: []*event.Identity{a.Who}, Sample: a})
+	n.feed.Flush()
+	n.mu.Unlock()
+	for {
+		m, err := stream.Recv()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m.GetEvent() == nil {
+			continue
+		}
+		if s := m.GetEvent().GetGpu().GetSample().GetShares(); len(s) != 1 || s[0].GetUuid() != "GPU-a" || len(a.Shares) != 2 {
+			t.Errorf("%v", s)
+		}
+		return
 	}
 }
 

@@ -129,6 +129,11 @@ func (o *Observer) Events(req *pb.EventsRequest, out grpc.ServerStreamingServer[
 		return err
 	}
 	return follow(out.Context(), fo, func(batch []event.Event, lost uint64) error {
+		for i := range batch {
+			if batch[i].GPU != nil {
+				batch[i].GPU = gpus.OfEvent(batch[i].GPU)
+			}
+		}
 		return o.send(out, batch, lost)
 	})
 }
