@@ -3,6 +3,7 @@
 package gpu
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -406,5 +407,9 @@ func TestAllDevicesHang(t *testing.T) {
 	if err := s.Close(); err == nil || time.Since(start) > 6*time.Second {
 		t.Errorf("the end took %v: %v", time.Since(start), err)
 	}
-	f.play("gpus 8")
+	f.play("gpus 8") // which is gone when the test is
+	bpftest.Eventually(t, "all calls to come back", func() bool {
+		stacks := make([]byte, 1<<20)
+		return !bytes.Contains(stacks[:runtime.Stack(stacks, true)], []byte("gpu.begin.func"))
+	})
 }
