@@ -50,6 +50,9 @@ func says(view *event.GPUView) (list []string) {
 			if s.Estimated {
 				line += " ~"
 			}
+			if s.PowerEstimated {
+				line += " ~w"
+			}
 			if s.Allocated {
 				line += " given"
 			}
@@ -200,13 +203,13 @@ c/@1 time-sliced active ~ busy=0.25 sm=0.225 watts=192.5 gb=3
 		n.process(s, pod("c"), 0, 2e9).Busy.Known = false
 		n.instance(0, "1g.10gb", 0)
 		n.held(pod("a"), n.GPUs[1].UUID)
-	}, `a/@1 mig active ~ given sm=0.6 watts=96.25 gb=4
+	}, `a/@1 mig active ~w given sm=0.6 watts=96.25 gb=4
 b/@2 mig active gb=2
 c/@2 mig active gb=2
 -/@0   gb=25
 -/@1 mig  gb=1
--/@2 mig  sm=0.6 watts=288.75 gb=1
--/@3   sm=0 watts=0 gb=5`},
+-/@2 mig  ~w sm=0.6 watts=288.75 gb=1
+-/@3   ~w sm=0 watts=0 gb=5`},
 	{"instances without GPM", func(n *node) {
 		n.gpu(0.5)
 		n.Samples[0].SM = event.Reading{}
@@ -222,12 +225,12 @@ c/@2 mig active gb=2
 		}
 		n.process(&n.Samples[0], pod("c"), 0, 1e9).Instance = 1
 		n.Samples[0].Processes[0].ComputeInstance = 1
-	}, `a/@1 mig active ~ sm=0.5 watts=192.5 gb=2
+	}, `a/@1 mig active ~w sm=0.5 watts=192.5 gb=2
 b/@2 mig active gb=2
 c/@2 mig active gb=1
 -/@0   busy=0.5 gb=35
 -/@1 mig  gb=3
--/@2 mig  sm=0.5 watts=192.5 gb=2`},
+-/@2 mig  ~w sm=0.5 watts=192.5 gb=2`},
 	{"an instance of a GPU that is lost", func(n *node) {
 		n.gpu(0.5)
 		n.held(pod("a"), n.instance(0, "1g.10gb", 0.5).UUID)
@@ -237,7 +240,7 @@ c/@2 mig active gb=1
 		s := n.gpu(0)
 		n.process(s, pod("a"), 0, 5e9).Instance = 1
 		n.instance(0, "1g.10gb", 0.5).ProcessesKnown = true
-	}, "a/@1 mig active ~ sm=0.5 watts=70 gb=5\n-/@0   gb=35"},
+	}, "a/@1 mig active ~w sm=0.5 watts=70 gb=5\n-/@0   gb=35"},
 }
 
 func TestScenariosAddUp(t *testing.T) {

@@ -56,8 +56,8 @@ func (d *device) split(unknown *holder) {
 		for _, r := range rowOf(&u.share) {
 			some = some || r.Known
 		}
-		// An instance's power is never measured.
-		u.share.Estimated = some && (u.share.Estimated || d.gpu.Parent != "" && u.share.Power.Known)
+		u.share.Estimated = some && u.share.Estimated
+		u.share.PowerEstimated = d.gpu.Parent != "" && u.share.Power.Known
 	}
 	d.remain(unknown)
 }
@@ -155,6 +155,7 @@ func (d *device) remain(unknown *holder) {
 		to.Value += rest[i].Value
 		to.Known = to.Known || rest[i].Known
 	}
+	u.share.PowerEstimated = d.gpu.Parent != "" && u.share.Power.Known
 }
 
 // divide splits what a GPU says of its instances' work. Their power is by how
