@@ -41,6 +41,8 @@ type gpuShareJSON struct {
 	DRAM        *float64 `json:"dram,omitempty"`
 	MemoryBytes *uint64  `json:"memory_bytes,omitempty"`
 	PowerWatts  *float64 `json:"power_watts,omitempty"`
+	// Left out where it is false.
+	PowerEstimated bool `json:"power_estimated,omitempty"`
 }
 
 type trafficJSON struct {
@@ -94,7 +96,7 @@ func newGPUHolderJSON(node string, h *orb8v1.GpuHolder) *gpuHolderJSON {
 			UUID: s.GetUuid(), Index: s.GetIndex(), Model: s.GetModel(), Profile: s.GetProfile(), Mode: s.GetMode(), Container: s.GetContainer(),
 			Allocated: s.GetAllocated(), PIDs: append([]uint32{}, s.GetPids()...), Estimated: s.GetEstimated(),
 			Busy: number(s.Busy), SM: number(s.Sm), Occupancy: number(s.Occupancy), Tensor: number(s.Tensor), DRAM: number(s.Dram),
-			MemoryBytes: s.MemoryBytes, PowerWatts: number(s.PowerWatts),
+			MemoryBytes: s.MemoryBytes, PowerWatts: number(s.PowerWatts), PowerEstimated: s.GetPowerEstimated(),
 		})
 	}
 	if h.GetNetwork() != nil {

@@ -147,7 +147,11 @@ func (r gpuRow) memoryTotal() cell {
 }
 
 func (r gpuRow) power() cell {
-	return r.style.quantity(sumOf(r.holder.GetShares(), func(s *orb8v1.GpuShare) *float64 { return s.PowerWatts }), "W")
+	sum := sumOf(r.holder.GetShares(), func(s *orb8v1.GpuShare) *float64 { return s.PowerWatts })
+	for _, s := range r.holder.GetShares() {
+		sum.estimated = sum.estimated || s.GetPowerEstimated() && number(s.PowerWatts) != nil
+	}
+	return r.style.quantity(sum, "W")
 }
 
 func (r gpuRow) network(of func(*orb8v1.Traffic) uint64) cell {
