@@ -18,6 +18,7 @@ func (t *Tracker) Round(r *Round) (*event.GPUView, []event.GPUEvent) {
 	t.begin(r)
 	t.give(r.Held)
 	t.place(r.Process)
+	t.remember(r.Process)
 	t.divide()
 	for i := range t.devices {
 		d := &t.devices[i]
@@ -83,7 +84,7 @@ func (t *Tracker) present() (order []*holder) {
 				h.state = 0
 			}
 			h.shares = append(h.shares, u.share)
-			h.state = max(h.state, d.state(h))
+			h.state = max(h.state, t.state(d, h))
 		}
 	}
 	for _, h := range order {
@@ -105,7 +106,7 @@ func (t *Tracker) present() (order []*holder) {
 
 // state is what the holder does with the device, as far as that is told by who has
 // it.
-func (d *device) state(h *holder) event.GPUHolderState {
+func (t *Tracker) state(d *device, h *holder) event.GPUHolderState {
 	state := max(d.sample.State, event.GPUOK)
 	if d.parent != nil {
 		switch p := d.parent.sample.State; {
@@ -129,7 +130,7 @@ func (d *device) state(h *holder) event.GPUHolderState {
 	switch {
 	case h.network == nil:
 		return 0 // what is unattributed was given to nobody
-	case d.sample.ProcessesKnown:
+	case d.sample.ProcessesKnown, t.idled(d, h):
 		return event.HolderAllocated
 	}
 	return event.HolderActive

@@ -90,6 +90,8 @@ type Tracker struct {
 	samples map[string]*event.GPUSample
 	// Of GPUs by UUID.
 	counters map[string]*counter
+	// Of devices by UUID.
+	kept     map[string]*kept
 	accounts accounts
 	// The last.
 	view *event.GPUView
@@ -113,6 +115,7 @@ func New(c Config) *Tracker {
 		samples: map[string]*event.GPUSample{},
 
 		counters: map[string]*counter{},
+		kept:     map[string]*kept{},
 		accounts: accounts{by: map[accountKey]*account{}},
 	}
 }
