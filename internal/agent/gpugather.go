@@ -127,12 +127,40 @@ func (g *gpus) processes(now *gathered) map[uint32]gpuProcess {
 			see(p.PID)
 		}
 	}
+	g.failed(now, func(pid uint32) {
+		if one, was := g.seen[pid]; was && !one.ended {
+			see(pid)
+		}
+	})
 	for i := range now.rdma {
 		for _, pid := range now.rdma[i].PIDs {
 			see(pid)
 		}
 	}
 	return all
+}
+
+// failed are the processes that were on devices which do not answer now.
+func (g *gpus) failed(now *gathered, see func(pid uint32)) {
+	down := map[string]bool{}
+	for i := range now.gpus.Samples {
+		if s := &now.gpus.Samples[i]; s.State == event.GPUHung || s.State == event.GPULost {
+			down[s.UUID] = true
+		}
+	}
+	view := g.view.Load()
+	if len(down) == 0 || view == nil {
+		return
+	}
+	for i := range view.Holders {
+		for j := range view.Holders[i].Shares {
+			if s := &view.Holders[i].Shares[j]; down[s.GPU.UUID] {
+				for _, pid := range s.PIDs {
+					see(pid)
+				}
+			}
+		}
+	}
 }
 
 func processName(pid uint32) string {

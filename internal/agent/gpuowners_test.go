@@ -110,3 +110,29 @@ func TestProcessesThatEnd(t *testing.T) {
 		t.Errorf("long ended: %+v", one)
 	}
 }
+
+// Who was on a device that does not answer is still known, until it ends.
+func TestProcessesOfADeviceThatFails(t *testing.T) {
+	g := &gpus{}
+	sleep := exec.Command("sleep", "600")
+	if err := sleep.Start(); err != nil {
+		t.Fatal(err)
+	}
+	end := func() { _ = sleep.Process.Kill(); _ = sleep.Wait() }
+	defer end()
+	pid := uint32(sleep.Process.Pid)
+	now := &gathered{gpus: &gpu.Snapshot{Samples: []event.GPUSample{{UUID: "a", State: event.GPUOK, Processes: []event.GPUProcess{{PID: pid}}}}}}
+	bpftest.Eventually(t, "the process to have its name", func() bool { return g.processes(now)[pid].name == "sleep" })
+	g.view.Store(&event.GPUView{Holders: []event.GPUHolder{{Shares: []event.GPUShare{{GPU: &event.GPU{UUID: "a"}, PIDs: []uint32{pid}}}}}})
+	now.gpus.Samples[0] = event.GPUSample{UUID: "a", State: event.GPUHung}
+	for range 3 {
+		if one := g.processes(now)[pid]; one.name != "sleep" || one.ended {
+			t.Errorf("%+v", one)
+		}
+	}
+	end()
+	g.processes(now)
+	if one, there := g.processes(now)[pid]; there || g.blind.Load() {
+		t.Errorf("long ended: %+v", one)
+	}
+}
