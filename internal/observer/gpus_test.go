@@ -210,7 +210,8 @@ func TestGpuRecords(t *testing.T) {
 	if d.NumaNode != nil || d.GetMode() != "time-sliced" || len(d.GetHolders()) != 1 || d.GetInstance() != 0 {
 		t.Errorf("device: %v", d)
 	}
-	if i := src.Device(&n.gpus, 2).GetDevice(); i.GetNumaNode() != 1 || i.GetInstance() != 3 || i.GetParent() != "GPU-b" || i.GetSample().GetState() != "lost" {
+	n.gpus.Modes[2] = event.GPUNone // nobody has it
+	if i := src.Device(&n.gpus, 2).GetDevice(); i.GetNumaNode() != 1 || i.GetInstance() != 3 || i.GetParent() != "GPU-b" || i.GetMode() != "mig" || i.GetSample().GetState() != "lost" {
 		t.Errorf("instance: %v", i)
 	}
 	r := src.RDMA(&n.gpus.RDMA[0]).GetRdma()

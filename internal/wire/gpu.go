@@ -24,7 +24,10 @@ func (s *Source) Holder(h *event.GPUHolder) *pb.GpuRecord {
 func (s *Source) Device(v *event.GPUView, i int) *pb.GpuRecord {
 	d := device(&v.GPUs[i])
 	d.Sample = sample(&v.Samples[i])
-	if i < len(v.Modes) {
+	switch { // an instance is one, whoever has it
+	case d.Parent != "":
+		d.Mode = event.GPUMIG.String()
+	case i < len(v.Modes):
 		d.Mode = v.Modes[i].String()
 	}
 	for j := range v.Holders {
