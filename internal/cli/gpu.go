@@ -5,11 +5,13 @@ package cli
 import (
 	"context"
 	"fmt"
+	"strconv"
 
 	"github.com/spf13/cobra"
 
 	orb8v1 "github.com/orb8/orb8/api/orb8/v1"
 	"github.com/orb8/orb8/internal/client"
+	"github.com/orb8/orb8/internal/event"
 	"github.com/orb8/orb8/internal/render"
 )
 
@@ -26,8 +28,9 @@ type gpuFlags struct {
 	again againFlags
 	by    choice
 	gpus  []string
-	// What does not change between two questions.
+	// What does not change between two questions, and which of gpus no device is.
 	known render.GPUs
+	unmet []string
 }
 
 // gpuFilters is the flag about devices.
@@ -70,6 +73,7 @@ means its instances, too. Second by second: orb8 trace gpu. The driver: orb8 sta
 			if err := f.again.check(); err != nil {
 				return err
 			}
+			f.unmet = f.gpus
 			return a.ask(cmd.Context(), &f.listFlags, func(c client.Observer) error {
 				return a.showPages(cmd.Context(), &f.again, &f.output, func(ctx context.Context) (*page, error) { return a.askGPUs(ctx, c, &f) })
 			})
@@ -100,28 +104,70 @@ func (f *gpuFlags) kind() orb8v1.GpuRecordKind {
 	return orb8v1.GpuRecordKind_GPU_RECORD_KIND_HOLDER
 }
 
-// request asks for devices, too, until they are known: their memory is told of
-// holders, and their indexes of what is near.
 func (f *gpuFlags) request() *orb8v1.GpusRequest {
-	q := &orb8v1.GpusRequest{Include: &f.include, Exclude: &f.exclude, Gpus: f.gpus, Limit: f.limit, Kinds: []orb8v1.GpuRecordKind{f.kind()}}
-	if f.known == nil && f.view() != render.GPUDevices && !f.output.json() {
-		q.Kinds = append(q.Kinds, orb8v1.GpuRecordKind_GPU_RECORD_KIND_DEVICE)
-		q.Limit = gpuRecords
+	return &orb8v1.GpusRequest{Include: &f.include, Exclude: &f.exclude, Gpus: f.gpus, Limit: f.limit, Kinds: []orb8v1.GpuRecordKind{f.kind()}}
+}
+
+// beside asks for the devices that a table tells of beside its rows, until some are
+// known: their memory is told of holders, and their indexes of what is near.
+func (f *gpuFlags) beside(ctx context.Context, c client.Observer) (err error) {
+	if f.unmet, err = unmet(ctx, c, devices(&f.include, &f.exclude, 1), f.unmet); err != nil {
+		return err
 	}
-	return q
+	if len(f.known) > 0 || f.view() == render.GPUDevices || f.output.json() {
+		return nil
+	}
+	f.known = render.GPUs{}
+	for m, err := range c.Gpus(ctx, devices(&f.include, &f.exclude, gpuRecords)) {
+		if err != nil {
+			return err
+		}
+		if d := m.GetRecord().GetDevice(); d != nil {
+			f.known[d.GetUuid()] = d
+		}
+	}
+	return nil
+}
+
+// devices asks for those of the nodes that are meant, whoever has them.
+func devices(include, exclude *orb8v1.EndFilter, limit uint32) *orb8v1.GpusRequest {
+	return &orb8v1.GpusRequest{
+		Include: &orb8v1.EndFilter{Nodes: include.GetNodes()}, Exclude: &orb8v1.EndFilter{Nodes: exclude.GetNodes()},
+		Limit: limit, Kinds: []orb8v1.GpuRecordKind{orb8v1.GpuRecordKind_GPU_RECORD_KIND_DEVICE},
+	}
+}
+
+// unmet finds which values of --gpu meet no device: who mistypes one must not take
+// silence for an answer.
+func unmet(ctx context.Context, c client.Observer, q *orb8v1.GpusRequest, gpus []string) (none []string, err error) {
+	for _, gpu := range gpus {
+		met := false
+		q.Gpus = []string{gpu}
+		for m, err := range c.Gpus(ctx, q) {
+			if err != nil {
+				return nil, err
+			}
+			met = met || m.GetRecord() != nil
+		}
+		if !met {
+			none = append(none, gpu)
+		}
+	}
+	return none, nil
+}
+
+func noSuchGPU(name string) string {
+	return "no GPU is called " + strconv.Quote(name) + ": orb8 gpu --by device lists them"
 }
 
 // gpuAnswer is the records that have a row, and what the answer says of them.
 type gpuAnswer struct {
 	records []*orb8v1.GpuRecord
-	// Records of other kinds.
-	others  uint64
 	summary *orb8v1.GpusSummary
 }
 
 func (a *app) askGPUs(ctx context.Context, c client.Observer, f *gpuFlags) (*page, error) {
 	p, got := &page{answer: &answer{from: c}}, gpuAnswer{}
-	known := render.GPUs{}
 	for m, err := range c.Gpus(ctx, f.request()) {
 		r := m.GetRecord()
 		switch {
@@ -129,11 +175,6 @@ func (a *app) askGPUs(ctx context.Context, c client.Observer, f *gpuFlags) (*pag
 			return nil, err
 		case r != nil && f.view().Has(r):
 			got.records = append(got.records, r)
-		case r != nil:
-			got.others++
-			if d := r.GetDevice(); d != nil {
-				known[d.GetUuid()] = d
-			}
 		case m.GetNode() != nil:
 			p.hear(m.GetNode())
 		case m.GetLoss().GetCount() > 0:
@@ -146,8 +187,8 @@ func (a *app) askGPUs(ctx context.Context, c client.Observer, f *gpuFlags) (*pag
 	if err := p.check(got.summary != nil); err != nil {
 		return nil, err
 	}
-	if got.others > 0 {
-		f.known = known
+	if err := f.beside(ctx, c); err != nil {
+		return nil, err
 	}
 	p.first = f.about(&got)
 	got.records = got.records[:min(len(got.records), int(f.limit))]
@@ -157,6 +198,9 @@ func (a *app) askGPUs(ctx context.Context, c client.Observer, f *gpuFlags) (*pag
 		p.hints = absences(ctx, c)
 	case f.output.value == "table":
 		p.hints = findings(got.records)
+	}
+	for _, gpu := range f.unmet {
+		p.warnings = append(p.warnings, noSuchGPU(gpu))
 	}
 	return p, a.drawGPUs(p, f, &got)
 }
@@ -181,7 +225,8 @@ func (f *gpuFlags) about(got *gpuAnswer) string {
 	one := map[render.GPUView]string{render.GPUHolders: "holder of GPUs", render.GPUDevices: "device", render.GPUPorts: "RDMA device"}[f.view()]
 	all := map[render.GPUView]string{render.GPUHolders: "holders of GPUs", render.GPUDevices: "devices", render.GPUPorts: "RDMA devices"}[f.view()]
 	rows := uint64(len(got.records))
-	missing := got.missing(f.view())
+	missing := max(got.summary.GetMatched(), rows) - rows
+	known := got.known()
 	switch {
 	case rows == 0 && given(podFilters(&f.include), podFilters(&f.exclude), gpuFilters(&f.gpus)):
 		return "no " + all + " match"
@@ -190,23 +235,25 @@ func (f *gpuFlags) about(got *gpuAnswer) string {
 	case rows == 0:
 		return "no " + all + " known"
 	case missing > 0 && uint64(f.limit) > rows:
-		return fmt.Sprintf("%d %s shown, the most that the agents give: narrow the filter, or raise their ORB8_MAX_QUERY_LIMIT", rows, all)
-	case missing > 0 || rows > uint64(f.limit):
-		return fmt.Sprintf("%d of %d %s shown; all: --limit %d", min(rows, uint64(f.limit)), rows+missing, all, rows+missing)
-	case rows == 1:
+		return fmt.Sprintf("%d %s shown, the most that the agents give: narrow the filter, or raise their ORB8_MAX_QUERY_LIMIT", known, all)
+	case missing > 0 || rows > uint64(f.limit): // what nobody known has is a row, too
+		return fmt.Sprintf("%d of %d rows shown; all: --limit %d", min(rows, uint64(f.limit)), rows+missing, rows+missing)
+	case known == 1:
 		return "1 " + one
+	case known == 0:
+		return "no " + all + " known"
 	}
-	return fmt.Sprintf("%d %s", rows, all)
+	return fmt.Sprintf("%d %s", known, all)
 }
 
-// missing is how many records with a row did not come. Records come holders first,
-// then devices, then RDMA devices, and numbers are of all that were asked for.
-func (g *gpuAnswer) missing(v render.GPUView) uint64 {
-	if v == render.GPUHolders && g.others > 0 {
-		return 0
+// known is how many records are not of what nobody known has.
+func (g *gpuAnswer) known() (n int) {
+	for _, r := range g.records {
+		if r.GetHolder() == nil || r.GetHolder().GetHolder().GetClass() != string(event.ClassUnknown) {
+			n++
+		}
 	}
-	came := uint64(len(g.records)) + g.others
-	return max(g.summary.GetMatched(), came) - came
+	return n
 }
 
 // findings are told below the table, which has no room for sentences.

@@ -112,6 +112,11 @@ func (a *app) runTrace(ctx context.Context, f *traceFlags) error {
 		return err
 	}
 	defer c.Close()
+	if f.gpus != nil {
+		if err := a.missGPUs(ctx, c, f.gpus); err != nil {
+			return err
+		}
+	}
 	if f.duration > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, f.duration)

@@ -3,6 +3,7 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	orb8v1 "github.com/orb8/orb8/api/orb8/v1"
+	"github.com/orb8/orb8/internal/client"
 )
 
 // gpuTraceFlags are which events orb8 trace gpu shows. They are evaluated where the
@@ -73,4 +75,13 @@ func (f *gpuTraceFlags) events() (kinds []orb8v1.EventKind) {
 		}
 	}
 	return kinds
+}
+
+// missGPUs says which devices there is nothing to wait for of, as things are.
+func (a *app) missGPUs(ctx context.Context, c client.Observer, f *gpuTraceFlags) error {
+	none, err := unmet(ctx, c, devices(&f.include, &f.exclude, 1), f.gpus)
+	for _, gpu := range none {
+		a.say(noSuchGPU(gpu))
+	}
+	return err
 }

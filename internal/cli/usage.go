@@ -5,6 +5,7 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -37,6 +38,9 @@ func flagError(cmd *cobra.Command, err error) error {
 func allowed(e *pflag.InvalidValueError) string {
 	switch e.GetFlag().Value.Type() {
 	case "uint32":
+		if errors.Is(e, strconv.ErrRange) {
+			return "too large: allowed are whole numbers from 1 to 4294967295"
+		}
 		return "not a number: allowed are whole numbers from 1 on"
 	case "duration":
 		return "not a time: allowed are times as 500ms, 30s or 5m"

@@ -57,6 +57,7 @@ func TestReadings(t *testing.T) {
 		{"zero", []*orb8v1.GpuShare{share("a", new(0.0), false)}, "0%", "0W"},
 		{"two GPUs", []*orb8v1.GpuShare{share("a", new(0.5), false), share("b", new(1.0), false)}, "75%", "2W"},
 		{"two containers of one GPU", []*orb8v1.GpuShare{share("a", new(0.25), true), share("a", new(0.5), true)}, "~75%", "~1W"},
+		{"an instance", []*orb8v1.GpuShare{{Uuid: "a", Busy: new(0.5), PowerWatts: new(30.0), PowerEstimated: true}}, "50%", "~30W"},
 		{"one of two", []*orb8v1.GpuShare{share("a", new(0.5), true), share("b", nil, false)}, "~50%", "≥0W"},
 	} {
 		s := Style{Human: true}
@@ -97,6 +98,39 @@ func TestGPUHolder(t *testing.T) {
 	} {
 		if got := GPUHolder(e); got != want {
 			t.Errorf("%v: %s, want %s", e, got, want)
+		}
+	}
+}
+
+// Processes that are called the same are not one, and a pod is not two.
+func TestHolderNames(t *testing.T) {
+	sleep := func(pid uint32) *orb8v1.End { return &orb8v1.End{Class: "host", Process: "sleep", Pid: pid} }
+	pod := &orb8v1.End{Class: "pod", Namespace: "a", Pod: "b", PodUid: "u", Process: "x", Pid: 5}
+	again := &orb8v1.End{Class: "pod", Namespace: "a", Pod: "b", PodUid: "u", Process: "x", Pid: 6}
+	list := []*orb8v1.End{sleep(1), pod, again, sleep(2), sleep(1), {Class: "host", Unit: "s.service", Process: "sleep", Pid: 7}}
+	for wide, want := range map[bool]string{false: "-/sleep×2,a/b,-/s.service", true: "-/sleep(1),a/b,-/sleep(2),-/s.service"} {
+		if got := (Style{Wide: wide}).holderNames(list); got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+	}
+}
+
+// A line below the table tells which GPUs, and which process.
+func TestGPUFindings(t *testing.T) {
+	two := []*orb8v1.GpuDevice{{Uuid: "a", Index: 2}, {Uuid: "b", Index: 3}}
+	got := GPUFindings(&orb8v1.GpuRecord{Of: &orb8v1.GpuRecord_Holder{Holder: &orb8v1.GpuHolder{
+		Holder: &orb8v1.End{Class: "host", Process: "sleep", Pid: 4711},
+		Findings: []*orb8v1.GpuFinding{
+			{Text: "1 GPU idle for 42s", Devices: two[:1]},
+			{Text: "2 GPUs idle for 42s", Devices: two},
+			{Text: "1 GPU idle for 42s"},
+			{Text: "2 GPUs idle for 42s", Devices: two[:1]},
+			{Kind: "idle"},
+		},
+	}}})
+	for i, want := range []string{"GPU 2 idle for 42s", "GPUs 2-3 idle for 42s", "1 GPU idle for 42s", "2 GPUs idle for 42s", "idle"} {
+		if got[i] != "-/sleep (4711): "+want {
+			t.Errorf("%s, want %s", got[i], want)
 		}
 	}
 }

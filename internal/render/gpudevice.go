@@ -121,7 +121,7 @@ func gpuConditionColumns() []gpuColumn {
 		{true, column{title: "COMPUTE"}, ofSample(func(_ Style, m *orb8v1.GpuSample) cell { return cell{text: m.GetComputeMode()} })},
 		{true, column{title: "FABRIC"}, ofSample(func(_ Style, m *orb8v1.GpuSample) cell { return cell{text: m.GetFabric()} })},
 		{false, column{title: "STATE"}, ofSample(func(_ Style, m *orb8v1.GpuSample) cell { return deviceState(m.GetState()) })},
-		{false, column{title: "HOLDERS", fit: true}, func(r gpuRow) cell { return cell{text: holderNames(r.device.GetHolders())} }},
+		{false, column{title: "HOLDERS", fit: true}, func(r gpuRow) cell { return cell{text: r.style.holderNames(r.device.GetHolders())} }},
 	}
 }
 
@@ -224,12 +224,41 @@ func linkSum(links []*orb8v1.NvLink, of func(*orb8v1.NvLink) *uint64) (sum *uint
 	return sum
 }
 
-func holderNames(list []*orb8v1.End) string {
+// holderNames counts processes that are called the same, or tells them apart where
+// there is room.
+func (s Style) holderNames(list []*orb8v1.End) string {
+	type one struct {
+		name, pod string
+		pid       uint32
+	}
+	seen, counts := map[one]bool{}, map[string]int{}
 	var names []string
 	for _, e := range list {
-		if name := GPUHolder(e); !slices.Contains(names, name) {
+		name := GPUHolder(e)
+		of := one{name: name, pod: e.GetPodUid()}
+		if isProcess(e) {
+			of.pid = e.GetPid()
+			if s.Wide {
+				name += fmt.Sprintf("(%d)", of.pid)
+			}
+		}
+		if seen[of] {
+			continue
+		}
+		seen[of] = true
+		if counts[name]++; counts[name] == 1 {
 			names = append(names, name)
 		}
 	}
+	for i, name := range names {
+		if n := counts[name]; n > 1 {
+			names[i] = fmt.Sprintf("%s×%d", name, n)
+		}
+	}
 	return words(names)
+}
+
+// isProcess: it is known by its own name alone, which others may have, too.
+func isProcess(e *orb8v1.End) bool {
+	return e.GetPid() != 0 && e.GetProcess() != "" && GPUHolder(e) == "-/"+e.GetProcess()
 }

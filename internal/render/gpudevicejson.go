@@ -18,7 +18,7 @@ type gpuDeviceJSON struct {
 	Profile  string         `json:"profile,omitempty"`
 	Instance *uint32        `json:"instance,omitempty"`
 	Mode     string         `json:"mode,omitempty"`
-	Holders  []endJSON      `json:"holders"`
+	Holders  []endJSON      `json:"holders,omitzero"`
 	Sample   *gpuSampleJSON `json:"sample,omitempty"`
 }
 

@@ -4,6 +4,7 @@ package render
 
 import (
 	"cmp"
+	"fmt"
 	"io"
 	"strconv"
 	"strings"
@@ -83,11 +84,36 @@ func (r gpuRow) devices() string {
 	case r.device != nil:
 		return gpuLabel(r.device)
 	}
+	return findingDevices(r.event.GetGpu().GetFinding())
+}
+
+func findingDevices(f *orb8v1.GpuFinding) string {
 	var shares []*orb8v1.GpuShare
-	for _, d := range r.event.GetGpu().GetFinding().GetDevices() {
+	for _, d := range f.GetDevices() {
 		shares = append(shares, &orb8v1.GpuShare{Uuid: d.GetUuid(), Index: d.GetIndex(), Profile: d.GetProfile()})
 	}
 	return gpuList(shares)
+}
+
+// GPUFindings says of a holder what was found, a line each. The sentences tell how many
+// GPUs it is, these lines which.
+func GPUFindings(r *orb8v1.GpuRecord) (lines []string) {
+	who := GPUHolder(r.GetHolder().GetHolder())
+	if isProcess(r.GetHolder().GetHolder()) {
+		who += fmt.Sprintf(" (%d)", r.GetHolder().GetHolder().GetPid())
+	}
+	for _, f := range r.GetHolder().GetFindings() {
+		word, n := "GPU", len(f.GetDevices())
+		if n > 1 {
+			word = "GPUs"
+		}
+		text := findingText(f)
+		if rest, ok := strings.CutPrefix(text, fmt.Sprintf("%d %s ", n, word)); ok {
+			text = word + " " + findingDevices(f) + " " + rest
+		}
+		lines = append(lines, who+": "+text)
+	}
+	return lines
 }
 
 func (r gpuRow) uuids() string {
@@ -104,7 +130,7 @@ func (r gpuRow) holders() string {
 	if r.holder != nil {
 		return GPUHolder(r.holder.GetHolder())
 	}
-	return holderNames(r.event.GetGpu().GetHolders())
+	return r.style.holderNames(r.event.GetGpu().GetHolders())
 }
 
 // what says the rest in words.
@@ -187,6 +213,7 @@ func newGPUIncidentJSON(g *orb8v1.GpuEvent) *gpuIncidentJSON {
 	j := &gpuIncidentJSON{Holders: newEndsJSON(g.GetHolders())}
 	if g.GetDevice() != nil {
 		j.Device = newGPUDeviceJSON(g.GetDevice())
+		j.Device.Holders = nil // they are the event's
 	}
 	if x := g.GetXid(); x != nil {
 		j.Xid = &gpuXidJSON{x.GetCode(), x.GetMeaning()}

@@ -299,12 +299,3 @@ func findingText(f *orb8v1.GpuFinding) string {
 	}
 	return cmp.Or(f.GetKind(), "unknown")
 }
-
-// GPUFindings says of a holder what was found, a line each.
-func GPUFindings(r *orb8v1.GpuRecord) (lines []string) {
-	h := r.GetHolder()
-	for _, f := range h.GetFindings() {
-		lines = append(lines, GPUHolder(h.GetHolder())+": "+findingText(f))
-	}
-	return lines
-}

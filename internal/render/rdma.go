@@ -54,7 +54,7 @@ func rdmaColumns() []gpuColumn {
 		{false, column{title: "GPUS", fit: true, drop: 8}, gpuRow.nearest},
 		{false, column{title: "NEAR", drop: 1}, device((*orb8v1.RdmaDevice).GetDistance)},
 		{true, column{title: "SHARED"}, device(func(d *orb8v1.RdmaDevice) string { return yes(d.GetShared()) })},
-		{false, column{title: "HOLDERS", fit: true}, device(func(d *orb8v1.RdmaDevice) string { return holderNames(d.GetHolders()) })},
+		{false, column{title: "HOLDERS", fit: true}, func(r gpuRow) cell { return cell{text: r.style.holderNames(r.rdma.GetHolders())} }},
 	}
 }
 
