@@ -62,7 +62,8 @@ sum is not known.
 With --by device a row is a GPU or a MIG instance, with --by rdma a port of an InfiniBand
 or RoCE device: CONGESTION and ERRORS are what it counted in the last minute, GPUS the
 GPUs that are nearest by PCI, NEAR how near (switch, root, node, far). --gpu of a GPU
-means its instances, too. Second by second: orb8 trace gpu. The driver: orb8 status`,
+means its instances, too; of a holder it shows these devices alone, and what is found of
+any. Second by second: orb8 trace gpu. The driver: orb8 status`,
 		Example: `  orb8 gpu -n training
   orb8 gpu --workload Job/llama --watch
   orb8 gpu --by device --node gpu-1 -o wide
