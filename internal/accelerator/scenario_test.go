@@ -84,7 +84,7 @@ var scenarios = []struct {
 	{"given and idle", func(n *node) {
 		n.gpu(0)
 		n.held(pod("a"), n.GPUs[0].UUID)
-	}, "a/@0 exclusive allocated given busy=0 sm=0 watts=70 gb=0\n-/@0 exclusive  gb=40"},
+	}, "a/@0 exclusive allocated given busy=0 sm=0 watts=70 gb=0\n-/@0 exclusive  busy=0 sm=0 watts=0 gb=40"},
 	{"three in turns", func(n *node) {
 		s := n.gpu(0.9)
 		for i, name := range []string{"a", "b", "c"} {
@@ -94,7 +94,7 @@ var scenarios = []struct {
 	}, `a/@0 time-sliced active ~ given busy=0.6 sm=0.54 watts=424.667 gb=10
 b/@0 time-sliced active ~ given busy=0.3 sm=0.27 watts=212.333 gb=10
 c/@0 time-sliced active ~ given busy=0 sm=0 watts=0 gb=10
--/@0 time-sliced  gb=10`},
+-/@0 time-sliced  busy=0 sm=0 watts=0 gb=10`},
 	{"in turns, one has no process", func(n *node) {
 		s := n.gpu(0.5)
 		n.process(s, pod("a"), 0.2, 10e9)
@@ -102,7 +102,7 @@ c/@0 time-sliced active ~ given busy=0 sm=0 watts=0 gb=10
 		n.held(pod("b"), n.GPUs[0].UUID+"::1")
 	}, `a/@0 time-sliced active given busy=0.5 sm=0.45 watts=385 gb=10
 b/@0 time-sliced allocated given busy=0 sm=0 watts=0 gb=0
--/@0 time-sliced  gb=30`},
+-/@0 time-sliced  busy=0 sm=0 watts=0 gb=30`},
 	{"processes sum to more than the device", func(n *node) {
 		s := n.gpu(1)
 		n.process(s, pod("a"), 0.9, 30e9)
@@ -129,7 +129,7 @@ b/@0 time-sliced active gb=1
 		n.process(s, pod("b"), 0, 1e9)
 	}, `a/@0 time-sliced active busy=0 sm=0 gb=1
 b/@0 time-sliced active busy=0 sm=0 gb=1
--/@0 time-sliced  watts=70 gb=38`},
+-/@0 time-sliced  busy=0 sm=0 watts=70 gb=38`},
 	{"an MPS server", func(n *node) {
 		s := n.gpu(0.6)
 		for _, name := range []string{"a", "b"} {
@@ -139,7 +139,7 @@ b/@0 time-sliced active busy=0 sm=0 gb=1
 	}, `nvidia-cuda-mps-server/@0 mps active ~ busy=0 sm=0 watts=0 gb=0.03
 a/@0 mps active ~ busy=0.3 sm=0.27 watts=224 gb=4
 b/@0 mps active ~ busy=0.3 sm=0.27 watts=224 gb=4
--/@0 mps  gb=31.97`},
+-/@0 mps  busy=0 sm=0 watts=0 gb=31.97`},
 	{"a process of the host beside a pod", func(n *node) {
 		s := n.gpu(0.4)
 		n.process(s, pod("a"), 0.3, 4e9)
@@ -147,7 +147,7 @@ b/@0 mps active ~ busy=0.3 sm=0.27 watts=224 gb=4
 		n.held(pod("a"), n.GPUs[0].UUID)
 	}, `python/@0 time-sliced active ~ busy=0.1 sm=0.09 watts=80.5 gb=4
 a/@0 time-sliced active ~ given busy=0.3 sm=0.27 watts=241.5 gb=4
--/@0 time-sliced  gb=32`},
+-/@0 time-sliced  busy=0 sm=0 watts=0 gb=32`},
 	{"a process that nobody knows", func(n *node) {
 		s := n.gpu(0.4)
 		n.process(s, pod("a"), 0.3, 4e9)
@@ -160,7 +160,7 @@ a/@0 time-sliced active ~ given busy=0.3 sm=0.27 watts=241.5 gb=4
 		n.in[n.process(s, pod("a"), 0.3, 4e9).PID] = "y"
 	}, `a/x@0 exclusive active ~ busy=0.1 sm=0.09 watts=80.5 gb=4
 a/y@0 exclusive active ~ busy=0.3 sm=0.27 watts=241.5 gb=4
--/@0 exclusive  gb=32`},
+-/@0 exclusive  busy=0 sm=0 watts=0 gb=32`},
 	{"it does not answer", func(n *node) {
 		*n.gpu(1) = event.GPUSample{UUID: n.GPUs[0].UUID, State: event.GPUHung}
 		*n.gpu(1) = event.GPUSample{UUID: n.GPUs[1].UUID, State: event.GPULost}
@@ -193,7 +193,7 @@ c/@1 time-sliced active given
 	}, `a/@0 exclusive active ~ busy=0.5 sm=0.45 watts=385 gb=40
 b/@1 time-sliced active ~ busy=0.25 sm=0.225 watts=192.5
 c/@1 time-sliced active ~ busy=0.25 sm=0.225 watts=192.5 gb=3
--/@1 time-sliced  gb=37`},
+-/@1 time-sliced  busy=0 sm=0 watts=0 gb=37`},
 	{"instances", func(n *node) {
 		n.gpu(0.5)
 		n.Samples[0].Busy, n.Samples[0].SM = event.Reading{}, event.Reading{}
@@ -206,8 +206,8 @@ c/@1 time-sliced active ~ busy=0.25 sm=0.225 watts=192.5 gb=3
 	}, `a/@1 mig active ~w given sm=0.6 watts=96.25 gb=4
 b/@2 mig active gb=2
 c/@2 mig active gb=2
--/@0   gb=25
--/@1 mig  gb=1
+-/@0   watts=0 gb=25
+-/@1 mig  sm=0 watts=0 gb=1
 -/@2 mig  ~w sm=0.6 watts=288.75 gb=1
 -/@3   ~w sm=0 watts=0 gb=5`},
 	{"instances without GPM", func(n *node) {
@@ -228,19 +228,19 @@ c/@2 mig active gb=2
 	}, `a/@1 mig active ~w sm=0.5 watts=192.5 gb=2
 b/@2 mig active gb=2
 c/@2 mig active gb=1
--/@0   busy=0.5 gb=35
--/@1 mig  gb=3
+-/@0   busy=0.5 watts=0 gb=35
+-/@1 mig  sm=0 watts=0 gb=3
 -/@2 mig  ~w sm=0.5 watts=192.5 gb=2`},
 	{"an instance of a GPU that is lost", func(n *node) {
 		n.gpu(0.5)
 		n.held(pod("a"), n.instance(0, "1g.10gb", 0.5).UUID)
 		n.Samples[0] = event.GPUSample{UUID: n.GPUs[0].UUID, At: n.At, State: event.GPULost}
-	}, "a/@1 mig lost given sm=0.5 gb=0\n-/@1 mig lost gb=5"},
+	}, "a/@1 mig lost given sm=0.5 gb=0\n-/@1 mig lost sm=0 gb=5"},
 	{"an instance's processes are told of the GPU", func(n *node) {
 		s := n.gpu(0)
 		n.process(s, pod("a"), 0, 5e9).Instance = 1
 		n.instance(0, "1g.10gb", 0.5).ProcessesKnown = true
-	}, "a/@1 mig active ~w sm=0.5 watts=70 gb=5\n-/@0   gb=35"},
+	}, "a/@1 mig active ~w sm=0.5 watts=70 gb=5\n-/@0   busy=0 watts=0 gb=35"},
 }
 
 func TestScenariosAddUp(t *testing.T) {

@@ -133,17 +133,23 @@ func (d *device) splitMemory() {
 }
 
 // remain makes what nobody has unattributed. Of a device that nobody has this is
-// all that it says, which may be nothing.
+// all that it says, which may be nothing. Where something is left, what is wholly
+// somebody's is 0, and not unknown.
 func (d *device) remain(unknown *holder) {
 	var rest share
-	some := len(d.users) == 0 && !d.divided
+	nobody := len(d.users) == 0
+	some := nobody && !d.divided
 	for i, r := range d.whole {
 		left := r.Value
 		for j := range d.users {
 			left -= rowOf(&d.users[j].share)[i].Value
 		}
-		if r.Known && (left > max(tiny, r.Value*1e-12) || len(d.users) == 0 && !d.divided) {
+		switch {
+		case !r.Known:
+		case left > max(tiny, r.Value*1e-12) || nobody && !d.divided:
 			rest[i], some = reading(left), true
+		default:
+			rest[i] = reading(0)
 		}
 	}
 	if !some {
@@ -155,7 +161,8 @@ func (d *device) remain(unknown *holder) {
 		to.Value += rest[i].Value
 		to.Known = to.Known || rest[i].Known
 	}
-	u.share.PowerEstimated = d.gpu.Parent != "" && u.share.Power.Known
+	estimated := d.gpu.Parent != "" && rest[ofPower].Known && (nobody || rest[ofPower].Value > 0)
+	u.share.PowerEstimated = u.share.PowerEstimated || estimated
 }
 
 // divide splits what a GPU says of its instances' work. Their power is by how
@@ -209,7 +216,7 @@ func (t *Tracker) divideGPU(gpu *device) {
 	}
 	if told && sum > 0 {
 		gpu.part = 0
-		gpu.whole[ofPower] = event.Reading{}
+		gpu.whole[ofPower].Value = 0
 	}
 }
 

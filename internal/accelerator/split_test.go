@@ -168,7 +168,7 @@ func TestOneHolderHasTheDevice(t *testing.T) {
 	if h.State != event.HolderActive || len(view.Holders) != 2 || view.Modes[0] != event.GPUExclusive {
 		t.Errorf("%+v", view)
 	}
-	if _, rest := row(t, view, "unknown", 0); rest == nil || rest.Memory != reading(1e9) || rest.Busy.Known {
+	if _, rest := row(t, view, "unknown", 0); rest == nil || rest.Memory != reading(1e9) || rest.Busy != reading(0) || rest.Power != reading(0) {
 		t.Errorf("rest %+v", rest)
 	}
 	if len(events) != 2 || events[0].Sample == nil || events[0].Holders[0] != h.Who {
