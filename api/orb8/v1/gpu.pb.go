@@ -76,8 +76,9 @@ func (GpuRecordKind) EnumDescriptor() ([]byte, []int) {
 
 type GpusRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// About who holds a device: as in PodsRequest. With either of them set, devices
-	// and RDMA devices are those that a holder in the answer has.
+	// About who holds a device: as in PodsRequest. Devices and RDMA devices are those
+	// that a known holder has who is meant; what nobody known has is there, too, where
+	// include asks for nodes or nothing.
 	Include *EndFilter `protobuf:"bytes,1,opt,name=include,proto3" json:"include,omitempty"`
 	Exclude *EndFilter `protobuf:"bytes,2,opt,name=exclude,proto3" json:"exclude,omitempty"`
 	// 0 means 100; more than the agent's maximum is cut.
@@ -85,7 +86,7 @@ type GpusRequest struct {
 	// What is told; empty means all.
 	Kinds []GpuRecordKind `protobuf:"varint,4,rep,packed,name=kinds,proto3,enum=orb8.v1.GpuRecordKind" json:"kinds,omitempty"`
 	// Only these devices: UUID, index on its node, or PCI address, of a GPU or of a
-	// MIG instance. A GPU is its instances, too.
+	// MIG instance. A GPU is its instances, too. Of a holder, only its shares of these.
 	Gpus          []string `protobuf:"bytes,5,rep,name=gpus,proto3" json:"gpus,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
