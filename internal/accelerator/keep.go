@@ -35,7 +35,7 @@ func (t *Tracker) remember(process func(uint32) (*event.Identity, string)) {
 	for i := range t.devices {
 		d := &t.devices[i]
 		switch {
-		case down(d.sample):
+		case down(d.sample), d.parent != nil && down(d.parent.sample):
 			if k := t.kept[d.gpu.UUID]; k != nil && process != nil {
 				t.recall(d, k, process)
 			}

@@ -88,14 +88,35 @@ func TestAllocatedStaysSoWhenItsDeviceComesBack(t *testing.T) {
 		known bool
 		want  event.GPUHolderState
 	}{
-		{event.GPUOK, false, event.HolderActive}, {event.GPUOK, true, event.HolderAllocated}, {event.GPULost, false, event.HolderLost},
-		{event.GPUOK, false, event.HolderAllocated}, {event.GPUOK, true, event.HolderAllocated},
+		{event.GPUOK, false, event.HolderActive},
+		{event.GPUOK, true, event.HolderAllocated},
+		{event.GPULost, false, event.HolderLost},
+		{event.GPUOK, false, event.HolderAllocated},
+		{event.GPUOK, true, event.HolderAllocated},
 	} {
 		n.next()
 		n.Samples[0] = event.GPUSample{UUID: n.GPUs[0].UUID, At: n.At, State: c.state, ProcessesKnown: c.known}
 		view, _ := tracker.Round(&n.Round)
 		if h, _ := row(t, view, "a", 0); h.State != c.want {
 			t.Errorf("%v, want %v", h.State, c.want)
+		}
+	}
+}
+
+// A driver may tell only of the GPU who is on its instances.
+func TestWhoWasOnAnInstanceOfAGPUThatFailsStays(t *testing.T) {
+	n := newNode()
+	n.process(n.gpu(0), pod("a"), 0, 5e9).Instance = 1
+	n.process(n.instance(0, "1g.10gb", 0.5), pod("b"), 0, 1e9)
+	tracker := New(Config{})
+	tracker.Round(&n.Round)
+	n.next()
+	n.Samples[0] = event.GPUSample{UUID: n.GPUs[0].UUID, At: n.At, State: event.GPUHung}
+	view, _ := tracker.Round(&n.Round)
+	adds(t, view)
+	for _, name := range []string{"a", "b"} {
+		if h, share := row(t, view, name, 1); share == nil || len(share.PIDs) != 1 || h.State != event.HolderHung {
+			t.Errorf("%s: %+v", name, share)
 		}
 	}
 }
