@@ -119,9 +119,9 @@ func (w *workers) expected() []given {
 		{w.train, "active", gpuUUID(0), "exclusive", false, 0.6, 500},
 		{w.often, "active", gpuUUID(1), "time-sliced", true, 0.45, 300},
 		{w.seldom, "active", gpuUUID(1), "time-sliced", true, 0.15, 200},
-		// Of an instance, power is by what its SMs do.
-		{w.small, "active", migUUID(2, 0), "mig", true, -1, 100},
-		{w.unused, "allocated", migUUID(2, 1), "mig", true, -1, 0},
+		// Of an instance, power is by what its SMs do, and the rest is its own.
+		{w.small, "active", migUUID(2, 0), "mig", false, -1, 100},
+		{w.unused, "allocated", migUUID(2, 1), "mig", false, -1, 0},
 		{w.claimer, "active", gpuUUID(4), "exclusive", false, 0.4, 700},
 		{w.lazy, "allocated", gpuUUID(3), "exclusive", false, 0, 0},
 	}
@@ -158,7 +158,8 @@ func (want given) differs(s *scene, h *gpuHolder) (all []string) {
 	if h.State != want.state {
 		all = append(all, fmt.Sprintf("state %q, want %q", h.State, want.state))
 	}
-	if got.UUID != want.uuid || got.Mode != want.mode || got.Container != "main" || !got.Allocated || got.Estimated != want.estimated {
+	if got.UUID != want.uuid || got.Mode != want.mode || got.Container != "main" || !got.Allocated || got.Estimated != want.estimated ||
+		got.PowerEstimated != (want.mode == "mig") {
 		all = append(all, fmt.Sprintf("got %+v, want %+v", got, want))
 	}
 	var pids []int

@@ -328,6 +328,7 @@ type gpuShare struct {
 	Busy, SM              *float64
 	Memory                *float64 `json:"memory_bytes"`
 	Power                 *float64 `json:"power_watts"`
+	PowerEstimated        bool     `json:"power_estimated"`
 }
 
 // gpuDevice is a GPU or an instance.
