@@ -15,10 +15,11 @@ const gib = 1 << 30
 // gpuOf is a GPU that gives everything.
 func gpuOf(index int, uuid string) (event.GPU, event.GPUSample) {
 	n := float64(index)
-	return event.GPU{
+	gpu := event.GPU{
 		UUID: uuid, Model: "NVIDIA H100 80GB HBM3", Index: index, PCI: "0000:1b:00.0", NUMA: index / 4,
 		Instance: event.NoInstance, ComputeInstance: event.NoInstance,
-	}, event.GPUSample{
+	}
+	return gpu, event.GPUSample{
 		UUID: uuid, At: 10e9, State: event.GPUOK,
 		Busy: known(0.9), MemoryBusy: known(0.4), Encoder: known(0.1), Decoder: known(0.2),
 		SM: known(0.8), Occupancy: known(0.5), Tensor: known(0.25), DRAM: known(0.5),
